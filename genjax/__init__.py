@@ -1,0 +1,1 @@
+"""Image generation with JAX and Flax: model families behind one experiment runner."""
