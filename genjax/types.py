@@ -33,6 +33,13 @@ class UserError(Exception):
     """
 
 
+def lookup(table: Mapping[str, Any], name: str, where: str) -> Any:
+    """``table[name]``, or a ``UserError`` that lists the accepted names."""
+    if name not in table:
+        raise UserError(f"{where}={name!r} is unknown; accepted: {', '.join(sorted(table))}")
+    return table[name]
+
+
 @dataclasses.dataclass(frozen=True)
 class ImageSpec:
     """What a data set says about its images; configs never repeat it.

@@ -1,0 +1,28 @@
+"""What an accelerator decides: devices, arithmetic, how many steps a call takes. Never the batch, schedule or loss."""
+
+from __future__ import annotations
+
+import jax
+from ml_collections import ConfigDict
+
+ACCELERATORS = {
+    # One step a call: a loop costs more than it saves there. Two cores are kept busy by one step.
+    "cpu": {"compute_dtype": "float32", "steps_per_call": 1},
+    "gpu": {"compute_dtype": "bfloat16", "steps_per_call": 20},
+    "tpu": {"compute_dtype": "bfloat16", "steps_per_call": 50},
+}
+
+
+def accelerator(name: str) -> ConfigDict:
+    """The ``accelerator`` section; "auto" asks jax what there is."""
+    platform = jax.default_backend() if name == "auto" else name
+    return ConfigDict(
+        {
+            "platform": name,
+            "devices": 1 if platform == "cpu" else -1,  # -1: all
+            "accumulation": 1,  # slices a batch is cut into when memory is short
+            "prefetch": 2,  # calls read ahead when the data is streamed
+            "memory_budget_mb": 2048,  # a split below this lies on the device, a larger one is streamed
+            **ACCELERATORS[platform],
+        }
+    )

@@ -1,0 +1,68 @@
+"""Every key that all families share, once, with its meaning."""
+
+from __future__ import annotations
+
+from ml_collections import ConfigDict
+
+from configs.accelerators import accelerator
+from configs.args import Args
+
+
+def base(args: Args) -> ConfigDict:
+    """The common part; a config adds ``data``, ``model``, ``optim`` and ``evaluators``."""
+    return ConfigDict(
+        {
+            "seed": 0,  # of everything: parameters, order of data, noise
+            "batch_size": 128,  # examples in one update, whatever the accelerator
+            "total": "10 epochs",  # durations: N steps, epochs or examples
+            "log_every": "50 steps",  # also N%, of the total
+            "eval_batch_size": 250,  # numbers do not depend on it
+            "checkpoint": {
+                "every": "1 epochs",
+                "best": "",  # metric that chooses the best checkpoint, such as eval/accuracy; empty for none
+                "mode": "max",
+            },
+            "accelerator": accelerator(args.accelerator),
+        }
+    )
+
+
+def adam(learning_rate: float, **options) -> ConfigDict:
+    """Adam with every setting spelt out, so that each can be overridden from the command line."""
+    settings = {
+        "name": "adam",
+        "learning_rate": learning_rate,
+        "b1": 0.9,
+        "b2": 0.999,
+        "weight_decay": 0.0,
+        "clip_norm": 0.0,
+        "schedule": "constant",
+        "warmup_steps": 0,
+    }
+    unknown = options.keys() - settings.keys()
+    assert not unknown, unknown
+    return ConfigDict(settings | options)
+
+
+def pictures(*names: str, every: str = "1 epochs") -> dict:
+    """Evaluators that draw: "samples", "reconstructions", "interpolations"."""
+    sizes = {"samples": {"num": 60}, "reconstructions": {"num": 30}, "interpolations": {"rows": 6, "num": 10}}
+    return {name: {"name": name, "every": every, **sizes[name]} for name in names}
+
+
+def smoke(config: ConfigDict) -> ConfigDict:
+    """Shrinks a config to seconds: four steps on 16 images each, every evaluator still running once."""
+    config.update({"batch_size": 8, "total": "4 steps", "log_every": "2 steps", "eval_batch_size": 32})
+    config.checkpoint.every = "2 steps"
+    config.data.train, config.data.test = f"{config.data.train}[:64]", f"{config.data.test}[:40]"
+    for section in config.evaluators.values():
+        section.every = "end" if section.every == "end" else "2 steps"
+        for key, small in {"num_samples": 3, "rows": 2}.items():
+            if key in section:
+                section[key] = small
+    return config
+
+
+def finish(config: ConfigDict, args: Args) -> ConfigDict:
+    """Applies the arguments that act on the whole config."""
+    return smoke(config) if args.smoke else config

@@ -1,0 +1,21 @@
+"""ResNet on Fashion-MNIST."""
+
+from configs import args, datasets
+from configs.base import adam, base, finish
+
+
+def get_config(arg=None):
+    options = args.parse(arg)
+    config = base(options)
+    config.data = datasets.tfds("fashion_mnist", augment=("flip", "crop"))
+    config.total = "15 epochs"
+    config.model = {
+        "family": "classifier",
+        "network": {"name": "resnet", "width": 32, "blocks": (1, 1, 1), "stem_stride": 1},
+        "label_smoothing": 0.0,
+        "ema_decay": 0.999,
+    }
+    config.optim = adam(3e-3, schedule="cosine", warmup_steps=300, weight_decay=0.02)
+    config.evaluators = {"eval": {"name": "classification", "every": "1 epochs", "bins": 15}}
+    config.checkpoint.best = "eval/accuracy"
+    return finish(config, options)

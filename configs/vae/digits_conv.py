@@ -1,0 +1,30 @@
+"""Small convolutional VAE on the embedded 8x8 digits: no download, a minute on a laptop."""
+
+from configs import args, datasets
+from configs.base import adam, base, finish, pictures
+
+
+def get_config(arg=None):
+    options = args.parse(arg)
+    config = base(options)
+    config.data = datasets.digits()
+    config.total = "150 epochs"
+    config.log_every = "100 steps"
+    config.model = {
+        "family": "vae",
+        "network": {"name": "conv_vae", "latent_dim": 16, "width": 64, "hidden": 128},
+        "conditional": True,
+        "likelihood": "bernoulli",
+        "beta": 1.0,
+        "kl_warmup_steps": 0,
+        "ema_decay": 0.99,
+    }
+    config.optim = adam(2e-3, schedule="cosine")
+    config.evaluators = {
+        "eval": {"name": "mean", "every": "10 epochs", "limit": 0},
+        "bound": {"name": "importance_bound", "every": "end", "num_samples": 100, "limit": 0},
+        **pictures("samples", "reconstructions", "interpolations", every="10 epochs"),
+    }
+    config.checkpoint.best = "eval/elbo"
+    config.checkpoint.every = "10 epochs"
+    return finish(config, options)

@@ -1,0 +1,55 @@
+"""Evaluates a run from its work folder alone and writes evaluation.json there.
+
+  python -m experiments.evaluate --workdir=runs/vae
+
+Every evaluator of the stored config runs on the test split. --judge names the work folder of a classifier, which then
+says what classes the samples show.
+"""
+
+from __future__ import annotations
+
+from absl import flags
+
+from experiments import cli
+
+WORKDIR = flags.DEFINE_string("workdir", None, "Work folder of the run.")
+CHECKPOINT = flags.DEFINE_string("checkpoint", "latest", "Which checkpoint: latest, best or a step.")
+ACCELERATOR = flags.DEFINE_string("accelerator", "auto", "Where to compute: cpu, gpu, tpu or auto.")
+JUDGE = flags.DEFINE_string("judge", None, "Work folder of a classifier for the samples.")
+NUM = flags.DEFINE_integer("num", 1000, "Samples the judge looks at.", lower_bound=1)
+
+
+def main() -> int:
+    from experiments.restore import restore
+    from genjax.io.images import save_png
+    from genjax.io.workdir import read_json, write_json
+    from genjax.train.evaluation import context_of, evaluate
+    from genjax.train.loop import evaluation_record
+    from genjax.train.plan import Scheduled
+    from genjax.train.progress import numbers
+    from genjax.types import UserError
+
+    if not WORKDIR.value:
+        raise UserError("--workdir is required; see --help")
+    run = restore(WORKDIR.value, CHECKPOINT.value, ACCELERATOR.value)
+    evaluators = list(run.plan.evaluators)
+    if JUDGE.value:
+        from experiments.judge import judge
+
+        evaluators.append(Scheduled("judge", judge(JUDGE.value, ACCELERATOR.value, run.plan, NUM.value), None))
+    report, protocols = evaluate(context_of(run.plan, run.functions, run.state, run.mesh), evaluators)
+    before = read_json(run.workdir.evaluation) if run.workdir.evaluation.exists() else {}
+    record = evaluation_record(run.plan, run.state, CHECKPOINT.value, protocols)
+    kept = {key: before[key] for key in ("training_seconds",) if key in before}
+    write_json(run.workdir.evaluation, record | kept)
+    for name, image in report.images.items():
+        save_png(run.workdir.images / f"{name}.png", image)
+    print(f"step {record['step']} of {WORKDIR.value} ({record['weights']} weights)")
+    for name, protocol in protocols.items():
+        print(f"{name}: {numbers(protocol['scalars'])}")
+    print(f"written to {run.workdir.evaluation}")
+    return 0
+
+
+if __name__ == "__main__":
+    cli.run(main, __doc__)

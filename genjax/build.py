@@ -1,0 +1,222 @@
+"""From a config to the objects it names. Every key is checked here, before anything is compiled."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import inspect
+import types
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax.numpy as jnp
+
+from genjax.data import augment, sources
+from genjax.data.base import Source, in_memory
+from genjax.evaluators import EVALUATORS
+from genjax.families import FAMILIES
+from genjax.families.base import Family, Optimizer
+from genjax.train.duration import to_steps
+from genjax.train.optim import OPTIMIZERS
+from genjax.train.plan import Experiment, Scheduled
+from genjax.types import UserError, lookup
+
+_DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16, "float64": jnp.float64}
+_SCALARS = (bool, int, float, str, tuple)
+
+
+def experiment(config: Mapping[str, Any]) -> Experiment:
+    """Builds all that ``config`` names.
+
+    Raises:
+      UserError: a key is unknown, missing, of the wrong type, or names something that does not exist.
+    """
+    config = to_plain(config)
+    _check_sections(config)
+    train, test = data_splits(config)
+    augmentation = augment.augment(tuple(config["data"]["augment"]))
+    entry = lookup(FAMILIES, config["model"]["family"], "model.family")
+    slices = _call_known(entry.batches_per_step, options=config["model"])
+    steps = {"examples_per_step": config["batch_size"] * slices, "train_size": len(train)}
+    total = to_steps(config["total"], "total", **steps)
+    model = family(config, train.spec, total)
+    cadence = {**steps, "total_steps": total}
+    if model.examples_per_step != steps["examples_per_step"]:
+        raise ValueError(f"{model.name} consumes {model.examples_per_step} examples a step, not {steps['examples_per_step']}")
+    return Experiment(
+        config=config,
+        family=model,
+        train=train,
+        test=test,
+        augment=augmentation,
+        evaluators=tuple(_evaluator(name, section, cadence) for name, section in config["evaluators"].items()),
+        total_steps=total,
+        log_every=to_steps(config["log_every"], "log_every", **cadence),
+        checkpoint_every=to_steps(config["checkpoint"]["every"], "checkpoint.every", **cadence),
+    )
+
+
+def data_splits(config: Mapping[str, Any]) -> tuple[Source, Source]:
+    """The training and test split the config names, in memory where they fit its budget."""
+    data = config["data"]
+    constructor = lookup(sources.SOURCES, data["source"], "data.source")
+    check_arguments("data.options", constructor, data["options"], supplied=("split",))
+    budget = config["accelerator"]["memory_budget_mb"] * 2**20
+    train, test = (in_memory(constructor(split=data[s], **data["options"]), budget) for s in ("train", "test"))
+    if train.spec.shape != test.spec.shape:
+        raise UserError(f"data: train images are {train.spec.shape} and test images {test.spec.shape}; they must agree")
+    if train.spec.classes < test.spec.classes:
+        raise UserError(f"data: the test split has {test.spec.classes} classes and the training split only {train.spec.classes}")
+    return train, dataclasses.replace(test, spec=train.spec)
+
+
+def family(config: Mapping[str, Any], spec: Any, total_steps: int) -> Family:
+    """The family the config names, for images of ``spec``."""
+    model = dict(config["model"])
+    entry = lookup(FAMILIES, model.pop("family"), "model.family")
+    accelerator = config["accelerator"]
+    accumulation = accelerator["accumulation"]
+    supplied: dict[str, Any] = {"spec": spec, "slice_size": config["batch_size"]}
+    if accumulation > 1:
+        if "accumulation" not in inspect.signature(entry.constructor).parameters:
+            raise UserError(f"accelerator.accumulation={accumulation}: this family does not accumulate; accepted: 1")
+        if config["batch_size"] % accumulation:
+            raise UserError(f"batch_size={config['batch_size']} is no multiple of accelerator.accumulation={accumulation}")
+        supplied |= {"slice_size": config["batch_size"] // accumulation, "accumulation": accumulation}
+    supplied |= _optimizers(config["optim"], total_steps)
+    arguments = _call_known(entry.network_arguments, spec, options=model)
+    arguments["dtype"] = lookup(_DTYPES, accelerator["compute_dtype"], "accelerator.compute_dtype")
+    check_arguments("model", entry.constructor, {k: v for k, v in model.items() if k not in entry.networks}, tuple(supplied) + tuple(entry.networks))
+    for name, table in entry.networks.items():
+        if name not in model:
+            raise UserError(f"model.{name} is missing; it names a network, one of {', '.join(sorted(table))}")
+        supplied[name] = named(f"model.{name}", table, model.pop(name), **arguments)
+    return construct("model", entry.constructor, model, **supplied)
+
+
+def _call_known(function: Callable, *args: Any, options: Mapping[str, Any]) -> Any:
+    """``function`` with those of the options that it names."""
+    return function(*args, **{name: options[name] for name in inspect.signature(function).parameters if name in options})
+
+
+def _optimizers(section: Mapping[str, Any], total_steps: int) -> dict[str, Optimizer]:
+    """``{"optimizer": ...}`` of a section with a name, ``{"<network>_optimizer": ...}`` of one with a section each."""
+    if "name" in section:
+        return {"optimizer": named("optim", OPTIMIZERS, section, total_steps=total_steps)}
+    return {
+        f"{network}_optimizer": named(f"optim.{network}", OPTIMIZERS, part, total_steps=total_steps)
+        for network, part in section.items()
+    }
+
+
+def _evaluator(name: str, section: Mapping[str, Any], cadence: Mapping[str, int]) -> Scheduled:
+    section = dict(section)
+    every = section.pop("every")
+    steps = None if every == "end" else to_steps(every, f"evaluators.{name}.every", **cadence)
+    return Scheduled(name, named(f"evaluators.{name}", EVALUATORS, section), steps)
+
+
+def named(where: str, table: Mapping[str, Callable], section: Mapping[str, Any], **supplied: Any) -> Any:
+    """Calls what ``section["name"]`` names in ``table`` with the section's other keys as arguments.
+
+    ``supplied`` are arguments that do not come from the config; one the constructor does not take is left out.
+    """
+    if "name" not in section:
+        raise UserError(f"{where}.name is missing; accepted: {', '.join(sorted(table))}")
+    options = {key: value for key, value in section.items() if key != "name"}
+    return construct(where, lookup(table, section["name"], f"{where}.name"), options, **supplied)
+
+
+def construct(where: str, constructor: Callable, options: Mapping[str, Any], **supplied: Any) -> Any:
+    """``constructor(**options, **supplied)`` after checking names and types; its ``ValueError`` becomes a ``UserError``."""
+    parameters = inspect.signature(constructor).parameters
+    supplied = {name: value for name, value in supplied.items() if name in parameters}
+    check_arguments(where, constructor, options, tuple(supplied))
+    try:
+        return constructor(**options, **supplied)
+    except ValueError as error:
+        raise UserError(f"{where}: {error}") from error
+
+
+def check_arguments(where: str, constructor: Callable, options: Mapping[str, Any], supplied: tuple[str, ...]) -> None:
+    """Every option is an argument of ``constructor``, of its type, and none that has no default is missing."""
+    parameters = inspect.signature(constructor).parameters
+    hints = typing.get_type_hints(constructor.__init__ if inspect.isclass(constructor) else constructor)
+    accepted = [name for name in parameters if name not in (*supplied, "parent", "name") or (name == "name" and name in options)]
+    for name, value in options.items():
+        if name not in accepted:
+            near = difflib.get_close_matches(name, accepted, 1)
+            hint = f" (did you mean {near[0]!r}?)" if near else ""
+            raise UserError(f"{where}.{name} is no setting{hint}; accepted: {', '.join(accepted)}")
+        _check_type(f"{where}.{name}", value, hints.get(name))
+    for name in accepted:
+        if parameters[name].default is inspect.Parameter.empty and name not in options:
+            raise UserError(f"{where}.{name} is missing")
+
+
+def _check_type(where: str, value: Any, hint: Any) -> None:
+    """Numbers, strings and tuples by their annotation; whatever else is annotated is the constructor's to check."""
+    allowed = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    kinds = [typing.get_origin(kind) or kind for kind in allowed]
+    if not all(kind in _SCALARS or kind is type(None) for kind in kinds):
+        return
+    as_float = float in kinds and isinstance(value, int) and not isinstance(value, bool)
+    exact = any(type(value) is kind for kind in kinds)
+    if not exact and not as_float:
+        wanted = " or ".join("none" if kind is type(None) else kind.__name__ for kind in kinds)
+        raise UserError(f"{where}={value!r} is a {type(value).__name__}; accepted: {wanted}")
+
+
+def to_plain(value: Any) -> Any:
+    """Nested dicts, tuples and scalars, the same whether they come from a config file or from stored JSON."""
+    if isinstance(value, Mapping) or hasattr(value, "items"):
+        return {key: to_plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return tuple(to_plain(item) for item in value)
+    return value
+
+
+def _check_sections(config: Mapping[str, Any]) -> None:
+    """The top-level keys, and those of the sections that are read key by key."""
+    expected = {
+        "": {
+            "seed": int,
+            "batch_size": int,
+            "total": str,
+            "log_every": str,
+            "data": dict,
+            "model": dict,
+            "optim": dict,
+            "evaluators": dict,
+            "eval_batch_size": int,
+            "checkpoint": dict,
+            "accelerator": dict,
+        },
+        "data.": {"source": str, "train": str, "test": str, "augment": tuple, "options": dict},
+        "checkpoint.": {"every": str, "best": str, "mode": str},
+        "accelerator.": {
+            "platform": str,
+            "devices": int,
+            "compute_dtype": str,
+            "accumulation": int,
+            "steps_per_call": int,
+            "prefetch": int,
+            "memory_budget_mb": int,
+        },
+    }
+    for prefix, keys in expected.items():
+        section = config[prefix[:-1]] if prefix else config
+        for name in section:
+            if name not in keys:
+                raise UserError(f"{prefix}{name} is no setting; accepted: {', '.join(keys)}")
+        for name, kind in keys.items():
+            if name not in section:
+                raise UserError(f"{prefix}{name} is missing")
+            _check_type(f"{prefix}{name}", section[name], kind if kind is not dict else dict[str, Any])
+            if kind is dict and not isinstance(section[name], dict):
+                raise UserError(f"{prefix}{name} is a {type(section[name]).__name__}; accepted: a section")
+            if kind is int and name != "devices" and section[name] < (0 if name in ("seed", "prefetch", "memory_budget_mb") else 1):
+                raise UserError(f"{prefix}{name}={section[name]} is too small; accepted: a positive whole number")
+    if config["checkpoint"]["mode"] not in ("min", "max"):
+        raise UserError(f"checkpoint.mode={config['checkpoint']['mode']!r} is unknown; accepted: max, min")

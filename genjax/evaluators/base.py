@@ -1,0 +1,126 @@
+"""What an evaluator is given and what it gives back."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+
+from genjax import rng
+from genjax.data.base import Source
+from genjax.data.order import eval_batches
+from genjax.families.base import TrainState
+from genjax.types import Array, ImageSpec, Key, UserError
+
+
+class CompiledFunctions(Protocol):
+    """A family's evaluation functions, ready to call."""
+
+    @property
+    def eval_step(self) -> Callable[..., dict[str, Array]]: ...
+
+    @property
+    def sample(self) -> Callable[..., Array] | None: ...
+
+    @property
+    def extras(self) -> Mapping[str, Callable[..., Any]]: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Context:
+    """Everything an evaluator may look at.
+
+    Attributes:
+      functions: the family's, compiled.
+      state: the state to judge.
+      source: the evaluation split.
+      spec: of the images.
+      seed: of the run; evaluation noise depends on it and on nothing else, so that two evaluations can be compared.
+      batch_size: examples in one call; the numbers do not depend on it.
+      place: puts host arrays on the device.
+    """
+
+    functions: CompiledFunctions
+    state: TrainState
+    source: Source
+    spec: ImageSpec
+    seed: int
+    batch_size: int
+    place: Callable[[Any], Any] = lambda tree: tree
+
+    def key(self, name: str) -> Key:
+        return rng.stream(rng.stream(rng.root(self.seed), "eval"), name)
+
+    def batches(self, limit: int = 0) -> Iterator[dict[str, np.ndarray]]:
+        """The split in order, the last batch padded and masked; only the first ``limit`` examples unless that is 0."""
+        seen = 0
+        for batch in eval_batches(self.source, self.batch_size):
+            if limit and seen >= limit:
+                return
+            if limit:
+                batch["mask"] = batch["mask"] * (batch["index"] < limit)
+            seen += len(batch["mask"])
+            yield batch
+
+    def examples(self, num: int) -> dict[str, np.ndarray]:
+        """``num`` examples spread evenly over the split (fewer when it is smaller)."""
+        num = min(num, len(self.source))
+        index = np.linspace(0, len(self.source) - 1, num).astype(np.int64)
+        return {**self.source.gather(index), "index": index.astype(np.int32)}
+
+    def extra(self, name: str, evaluator: str) -> Callable[..., Any]:
+        """The family's extra function, or an error that says which evaluator wanted it."""
+        if name not in self.functions.extras:
+            offered = ", ".join(sorted(self.functions.extras)) or "none"
+            raise UserError(f"evaluator {evaluator!r} needs the function {name!r}; this family offers: {offered}")
+        return self.functions.extras[name]
+
+    def samples(self, seed: int, labels: np.ndarray) -> np.ndarray:
+        """Images float32 ``[N, H, W, C]`` in [0, 1]; image i depends on (seed, i, labels[i]) alone."""
+        if self.functions.sample is None:
+            raise UserError("this family can't sample; accepted: a family with a sample function, such as gan or vae")
+        count = len(labels)
+        padded = -(-count // self.batch_size) * self.batch_size if count > self.batch_size else count
+        index = np.arange(padded)
+        labels = np.pad(np.asarray(labels, np.int32), (0, padded - count), mode="edge")
+        key = rng.stream(rng.root(seed), "sample")
+        step = min(self.batch_size, padded)
+        parts = []
+        for start in range(0, padded, step):
+            part = slice(start, start + step)
+            keys = rng.example_keys(key, index[part])
+            parts.append(np.asarray(self.functions.sample(self.state, self.place(keys), self.place(labels[part]))))
+        return np.concatenate(parts)[:count]
+
+    def default_labels(self, num: int) -> np.ndarray:
+        """Labels for ``num`` samples: every class in turn, so that a grid of ``classes`` columns has a class a column."""
+        return (np.arange(num) % max(self.spec.classes, 1)).astype(np.int32)
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What an evaluator found.
+
+    Attributes:
+      scalars: ``{name: value}``.
+      images: ``{name: uint8 [H, W, 3]}``, ready to look at.
+      protocol: JSON-able facts that fix what the scalars mean (split, counts, draws, seeds).
+    """
+
+    scalars: dict[str, float] = dataclasses.field(default_factory=dict)
+    images: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    protocol: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+class Evaluator(Protocol):
+    """A metric with its settings."""
+
+    def __call__(self, context: Context) -> Report: ...
+
+
+def to_uint8(image: np.ndarray | jax.Array) -> np.ndarray:
+    """[0, 1] to 0..255, rounded to nearest."""
+    return np.clip(np.asarray(image) * 255.0 + 0.5, 0, 255).astype(np.uint8)

@@ -1,0 +1,134 @@
+"""Evaluators that give numbers."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+
+from genjax.evaluators.base import Context, Report, to_uint8
+from genjax.io.images import confusion_figure
+from genjax.metrics import classification
+from genjax.metrics.reduce import MaskedMean
+
+
+def _protocol(context: Context, count: int) -> dict:
+    return {"data": context.source.provenance, "examples": count, "seed": context.seed}
+
+
+def _mean(context: Context, function: Callable, limit: int) -> tuple[dict[str, float], dict[str, float], int]:
+    mean = MaskedMean()
+    for batch in context.batches(limit):
+        mask = batch.pop("mask")
+        mean.add({name: np.asarray(value) for name, value in function(context.place(batch)).items()}, mask)
+    return mean.means(), mean.standard_errors(), mean.count
+
+
+@dataclasses.dataclass(frozen=True)
+class Mean:
+    """Means of what the family's ``eval_step`` gives, over the split.
+
+    Attributes:
+      limit: examples to look at, 0 for all.
+    """
+
+    limit: int = 0
+
+    def __call__(self, context: Context) -> Report:
+        key = context.key("eval_step")
+        means, errors, count = _mean(
+            context, lambda batch: context.functions.eval_step(context.state, batch, key), self.limit
+        )
+        return Report(means, protocol={**_protocol(context, count), "standard_error": errors})
+
+
+@dataclasses.dataclass(frozen=True)
+class Classification:
+    """Accuracy, negative log-likelihood, calibration error and confusion matrix of a classifier.
+
+    Attributes:
+      bins: of the calibration error.
+    """
+
+    bins: int = 15
+
+    def __call__(self, context: Context) -> Report:
+        logits_of = context.extra("logits", "classification")
+        logits, labels = [], []
+        for batch in context.batches():
+            real = batch.pop("mask") > 0
+            logits.append(np.asarray(logits_of(context.state, context.place(batch)))[real])
+            labels.append(batch["label"][real])
+        logits, labels = np.concatenate(logits), np.concatenate(labels)
+        classes = context.spec.classes
+        matrix = classification.confusion_matrix(logits.argmax(-1), labels, classes)
+        names = context.spec.class_names or tuple(str(i) for i in range(classes))
+        accuracy = classification.accuracy(logits, labels)
+        interval = classification.wilson_interval(accuracy * len(labels), len(labels))
+        return Report(
+            {
+                "accuracy": accuracy,
+                "nll": classification.negative_log_likelihood(logits, labels),
+                "calibration_error": classification.expected_calibration_error(logits, labels, self.bins),
+            },
+            {"confusion": confusion_figure(matrix, names)},
+            {
+                **_protocol(context, len(labels)),
+                "calibration_bins": self.bins,
+                "accuracy_interval_95": interval,
+                "confusion": matrix.tolist(),
+            },
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class ImportanceBound:
+    """Importance-weighted bound on log p(x) (Burda et al. 2016); tighter with more draws.
+
+    Attributes:
+      num_samples: draws for each example.
+      limit: examples to look at, 0 for all.
+    """
+
+    num_samples: int = 500
+    limit: int = 0
+
+    def __call__(self, context: Context) -> Report:
+        bound = context.extra("importance_bound", "importance_bound")
+        key, name = context.key("importance_bound"), f"importance_bound_{self.num_samples}"
+        means, errors, count = _mean(
+            context, lambda batch: {name: bound(context.state, batch, key, num=self.num_samples)}, self.limit
+        )
+        return Report(
+            means, protocol={**_protocol(context, count), "draws": self.num_samples, "standard_error": errors}
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassShares:
+    """Which classes a trained classifier sees in the samples: a collapsed generator leaves some out.
+
+    Attributes:
+      predict: ``images uint8 [N, H, W, C] -> class int [N]``.
+      classifier: what ``predict`` is, for the protocol.
+      class_names: one for each class.
+      num: samples to draw.
+    """
+
+    predict: Callable[[np.ndarray], np.ndarray]
+    classifier: dict
+    class_names: tuple[str, ...]
+    num: int = 1000
+
+    def __call__(self, context: Context) -> Report:
+        images = to_uint8(context.samples(context.seed, context.default_labels(self.num)))
+        counts = np.bincount(self.predict(images), minlength=len(self.class_names))
+        shares = counts / counts.sum()
+        scalars = {f"share/{name}": float(share) for name, share in zip(self.class_names, shares, strict=True)}
+        present = shares[shares > 0]
+        entropy = float(-(present * np.log(present)).sum())
+        return Report(
+            {"smallest_class_share": float(shares.min()), "class_entropy": entropy, **scalars},
+            protocol={"samples": self.num, "seed": context.seed, "classifier": self.classifier},
+        )

@@ -1,0 +1,64 @@
+"""Evaluators that give pictures, always of the same latents and examples, so that progress can be seen."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from genjax.evaluators.base import Context, Report, to_uint8
+from genjax.io.images import grid, side_by_side
+from genjax.rng import example_keys
+
+
+@dataclasses.dataclass(frozen=True)
+class Samples:
+    """A grid of samples; a class a column when the data has classes.
+
+    Attributes:
+      num: images.
+    """
+
+    num: int = 60
+
+    def __call__(self, context: Context) -> Report:
+        images = context.samples(context.seed, context.default_labels(self.num))
+        columns = context.spec.classes if 2 <= context.spec.classes <= 20 else None
+        return Report(images={"samples": grid(to_uint8(images), columns=columns)})
+
+
+@dataclasses.dataclass(frozen=True)
+class Reconstructions:
+    """Rows of originals, each above its reconstruction.
+
+    Attributes:
+      num: originals.
+    """
+
+    num: int = 30
+
+    def __call__(self, context: Context) -> Report:
+        reconstruct = context.extra("reconstruct", "reconstructions")
+        batch = context.examples(self.num)
+        images = reconstruct(context.state, context.place(batch), context.key("reconstruct"))
+        return Report(images={"reconstructions": side_by_side(batch["image"], to_uint8(images))})
+
+
+@dataclasses.dataclass(frozen=True)
+class Interpolations:
+    """Rows of images on the path between two points of latent space.
+
+    Attributes:
+      rows: paths.
+      num: images along each.
+    """
+
+    rows: int = 6
+    num: int = 10
+
+    def __call__(self, context: Context) -> Report:
+        interpolate = context.extra("interpolate", "interpolations")
+        batch = context.examples(self.rows)
+        keys = example_keys(context.key("interpolate"), np.asarray(batch["index"]))
+        images = np.asarray(interpolate(context.state, context.place(batch), context.place(keys), num=self.num))
+        return Report(images={"interpolations": grid(to_uint8(images.reshape(-1, *images.shape[2:])), columns=self.num)})

@@ -1,0 +1,166 @@
+"""Variational autoencoders (Kingma & Welling 2014): maximise E_q[log p(x|z)] - beta KL(q(z|x) || p(z)).
+
+The likelihood decides what an image is: Bernoulli models bits drawn anew at every look (p(bit) = pixel / 255), the
+discretised logistic the 256 values themselves, the Gaussian a density over pixels with uniform noise added.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from genjax import rng
+from genjax.families.base import Family, Optimizer, condition_classes, new_state
+from genjax.families.likelihoods import LIKELIHOODS
+from genjax.families.single import single_train_step
+from genjax.objectives.elbo import gaussian_kl, gaussian_log_prob, sum_values
+from genjax.types import Array, Batch, ImageSpec, Key, lookup
+
+NETWORK = "vae"
+
+
+def network_arguments(spec: ImageSpec, conditional: bool = False, likelihood: str = "bernoulli") -> dict[str, Any]:
+    """What the data and the likelihood decide about the network."""
+    return {
+        "image_shape": spec.shape,
+        "num_classes": condition_classes(spec, conditional),
+        "outputs_per_value": lookup(LIKELIHOODS, likelihood, "model.likelihood").outputs_per_value,
+    }
+
+
+def vae(
+    spec: ImageSpec,
+    network: nn.Module,
+    optimizer: Optimizer,
+    slice_size: int,
+    accumulation: int = 1,
+    conditional: bool = False,
+    likelihood: str = "bernoulli",
+    beta: float = 1.0,
+    kl_warmup_steps: int = 0,
+    ema_decay: float = 0.0,
+) -> Family:
+    """A family with an encoder, a decoder and a Gaussian prior.
+
+    Args:
+      spec: of the images.
+      network: has ``encode(x, label) -> mean, logvar`` and ``decode(z, label) -> [B,H,W,C,outputs_per_value]``.
+      optimizer: of the network.
+      slice_size: examples in one slice.
+      accumulation: slices whose gradients make one update.
+      conditional: whether encoder and decoder are given the label.
+      likelihood: "bernoulli", "discretized_logistic" or "gaussian".
+      beta: weight of the KL term in training (Higgins et al. 2017); evaluation always reports the ELBO, beta 1.
+      kl_warmup_steps: steps over which the weight rises linearly from 0 to beta (Bowman et al. 2016).
+      ema_decay: of the averaged weights that evaluation and sampling use, 0 for none.
+    """
+    model = lookup(LIKELIHOODS, likelihood, "model.likelihood")
+
+    def labels_of(batch: Batch) -> Array | None:
+        return batch["label"] if conditional else None
+
+    def encode(variables, x: Array, labels: Array | None):
+        return network.apply(variables, model.network_input(x), labels, method="encode")
+
+    def decode(variables, z: Array, labels: Array | None) -> Array:
+        return network.apply(variables, z, labels, method="decode")
+
+    def terms(variables, x: Array, labels: Array | None, noise: Array) -> tuple[Array, Array]:
+        """log p(x|z) of one z ~ q(z|x), and the closed-form KL; each ``[B]``."""
+        mean, logvar = encode(variables, x, labels)
+        z = mean + jnp.exp(0.5 * logvar) * noise
+        log_likelihood = sum_values(model.log_prob(x, decode(variables, z, labels)))
+        return log_likelihood, gaussian_kl(mean, logvar)
+
+    def init(key, batch):
+        x = model.data(rng.example_keys(key, jnp.zeros((1,), jnp.int32)), jnp.asarray(batch["image"][:1]))
+        label = jnp.zeros((1,), jnp.int32) if conditional else None
+        variables = network.init(rng.stream(key, "params"), model.network_input(x), label)
+        return new_state({NETWORK: variables}, {NETWORK: optimizer}, {"beta": beta}, (NETWORK,) if ema_decay else ())
+
+    def objective(variables, batch, key, hparams, step):
+        image = batch["image"]
+        x = model.data(rng.stream(key, "data"), image)
+        noise = jax.random.normal(rng.stream(key, "posterior"), (image.shape[0], network.latent_dim))
+        log_likelihood, kl = terms(variables, x, labels_of(batch), noise)
+        warmup = jnp.minimum(1.0, (step + 1.0) / kl_warmup_steps) if kl_warmup_steps else 1.0
+        weight = hparams["beta"] * warmup
+        loss = -(log_likelihood - weight * kl)
+        metrics = {"elbo": log_likelihood - kl, "log_likelihood": log_likelihood, "kl": kl, "kl_weight": weight}
+        return loss, metrics, {name: value for name, value in variables.items() if name != "params"}
+
+    def data_of(batch: Batch, key: Key) -> tuple[Array, Array]:
+        """The image as the likelihood sees it, and a key for each example."""
+        keys = rng.example_keys(key, batch["index"])
+        return model.data(jax.vmap(lambda k: rng.stream(k, "data"))(keys), batch["image"]), keys
+
+    def noise_of(keys: Array, name: str) -> Array:
+        return jax.vmap(lambda key: jax.random.normal(rng.stream(key, name), (network.latent_dim,)))(keys)
+
+    def eval_step(state, batch, key):
+        x, keys = data_of(batch, key)
+        log_likelihood, kl = terms(state.averaged(NETWORK), x, labels_of(batch), noise_of(keys, "posterior"))
+        elbo = log_likelihood - kl
+        out = {"elbo": elbo, "log_likelihood": log_likelihood, "kl": kl}
+        return out | ({"bits_per_dim": model.bits_per_dim(elbo, spec.pixels)} if model.bits_per_dim else {})
+
+    def log_weight(state, batch, key, draw):
+        """log p(x|z) + log p(z) - log q(z|x) of draw number ``draw`` from q(z|x), ``[B]``."""
+        x, keys = data_of(batch, key)
+        variables, labels = state.averaged(NETWORK), labels_of(batch)
+        mean, logvar = encode(variables, x, labels)
+        keys = jax.vmap(lambda k: jax.random.fold_in(rng.stream(k, "importance"), draw))(keys)
+        noise = noise_of(keys, "posterior")
+        z = mean + jnp.exp(0.5 * logvar) * noise
+        log_prior = jnp.sum(gaussian_log_prob(z, 0.0, jnp.zeros_like(z)), -1)
+        log_posterior = jnp.sum(gaussian_log_prob(z, mean, logvar), -1)
+        return sum_values(model.log_prob(x, decode(variables, z, labels))) + log_prior - log_posterior
+
+    def importance_bound(state, batch, key, num):
+        """log (1/num) sum of ``num`` importance weights (Burda et al. 2016, eq. 8), ``[B]``; one draw in memory at a time."""
+
+        def body(carry, draw):
+            return jnp.logaddexp(carry, log_weight(state, batch, key, draw)), None
+
+        start = jnp.full((batch["image"].shape[0],), -jnp.inf)
+        total, _ = jax.lax.scan(body, start, jnp.arange(num))
+        return total - jnp.log(num)
+
+    def images_of(state, z, labels):
+        return model.mean(decode(state.averaged(NETWORK), z, labels))
+
+    def sample(state, keys, labels):
+        """The mean of p(x|z) for z ~ p(z)."""
+        return images_of(state, noise_of(keys, "prior"), labels if conditional else None)
+
+    def reconstruct(state, batch, key):
+        """The mean of p(x|z) at the mean of q(z|x), ``[B, H, W, C]`` in [0, 1]."""
+        x, _ = data_of(batch, key)
+        mean, _ = encode(state.averaged(NETWORK), x, labels_of(batch))
+        return images_of(state, mean, labels_of(batch))
+
+    def interpolate(state, batch, keys, num):
+        """Images on the line from each example's posterior mean to the next one's, ``[B, num, H, W, C]``."""
+        x = model.data(jax.vmap(lambda k: rng.stream(k, "data"))(keys), batch["image"])
+        mean, _ = encode(state.averaged(NETWORK), x, labels_of(batch))
+        t = jnp.linspace(0.0, 1.0, num)[None, :, None]
+        z = (1 - t) * mean[:, None] + t * jnp.roll(mean, -1, axis=0)[:, None]
+        labels = jnp.repeat(batch["label"], num) if conditional else None
+        return images_of(state, z.reshape(-1, network.latent_dim), labels).reshape(-1, num, *spec.shape)
+
+    return Family(
+        name="vae",
+        spec=spec,
+        microbatches=accumulation,
+        slice_size=slice_size,
+        conditional=conditional,
+        init=init,
+        train_step=single_train_step(NETWORK, objective, optimizer, accumulation, ema_decay),
+        eval_step=eval_step,
+        sample=sample,
+        extras={"reconstruct": reconstruct, "interpolate": interpolate, "importance_bound": importance_bound},
+        headline=("elbo", "kl"),
+    )

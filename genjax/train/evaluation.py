@@ -1,0 +1,52 @@
+"""Runs evaluators on a state and gathers what they found."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from genjax.evaluators.base import Context, Report
+from genjax.families.base import TrainState
+from genjax.train.plan import Experiment, Scheduled
+from genjax.train.sharding import replicated
+from genjax.train.steps import Functions
+
+
+def context_of(plan: Experiment, functions: Functions, state: TrainState, mesh: Mesh) -> Context:
+    """The test split and the functions of an experiment, with ``state`` to judge."""
+    place = replicated(mesh)
+    return Context(
+        functions=functions,
+        state=state,
+        source=plan.test,
+        spec=plan.train.spec,
+        seed=plan.config["seed"],
+        batch_size=plan.config["eval_batch_size"],
+        place=lambda tree: jax.device_put(tree, place),
+    )
+
+
+def evaluate(
+    context: Context, evaluators: Iterable[Scheduled], stop: Callable[[], bool] = lambda: False
+) -> tuple[Report, dict[str, Any]]:
+    """All their findings as one report, and each one's protocol with the seconds it took, by name.
+
+    Args:
+      stop: asked before each evaluator; True leaves the rest out.
+    """
+    scalars, images, protocols = {}, {}, {}
+    for scheduled in evaluators:
+        if stop():
+            break
+        start = time.monotonic()
+        report = scheduled.evaluator(context)
+        scalars |= report.scalars
+        images |= report.images
+        if report.scalars:
+            record = {"scalars": report.scalars, **report.protocol, "seconds": round(time.monotonic() - start, 3)}
+            protocols[scheduled.name] = record
+    return Report(scalars, images), protocols
