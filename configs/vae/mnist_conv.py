@@ -8,7 +8,7 @@ def get_config(arg=None):
     options = args.parse(arg)
     config = base(options)
     config.data = datasets.tfds("mnist")
-    config.total = "40 epochs"
+    config.total = "60 epochs"
     config.model = {
         "family": "vae",
         "network": {"name": "conv_vae", "latent_dim": 100, "width": 32, "hidden": 0},

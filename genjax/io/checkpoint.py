@@ -1,0 +1,394 @@
+"""Checkpoints of a training state: atomic, asynchronous, bounded in number, checked before they are read.
+
+Orbax (its v1 interface) writes and reads the arrays; nothing else in the library knows of it. On disk a state is a
+nested dictionary of arrays named by their path in the pytree (``params/generator/Dense_0/kernel``), so the containers
+a state is made of (dataclasses, named tuples, empty nodes) may change without making old files unreadable. Beside it
+lies one JSON record: every leaf's shape and dtype, the metrics and the caller's metadata. Sizes and checksums of the
+files are noted when a save is finished, because Orbax reads flipped bits back without complaint, and complains of a
+truncated file with pages of its own log.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import shutil
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from orbax.checkpoint import v1 as ocp
+
+from genjax.io.files import decode_floats, encode_floats, folder_lock, reason, verify, write_fingerprints
+from genjax.types import UserError
+
+Which = int | Literal["latest", "best"]
+
+_TEMPORARY = ".orbax-checkpoint-tmp"  # part of the name of a folder Orbax has not finished
+_RECORD = "_CHECKPOINT_METADATA"  # Orbax's file of JSON, where it keeps what a caller adds
+_DELETED = ".deleted"  # end of the name of a folder that is being removed
+_SMALL = 1 << 16  # bytes: files whose content is checked whenever anything of a checkpoint is read
+_SHOWN = 5  # differing paths named in one message
+
+
+class Checkpoints:
+    """The checkpoints of one run, one folder per step.
+
+    A save becomes visible by one rename when all of it is on disk, so a process killed at any moment leaves whole
+    checkpoints only. Superseded steps are removed after it, in the background too, except while somebody reads them.
+
+    One process may use one object at a time for saving or restoring: Orbax is not safe in several threads.
+
+    Args:
+      folder: where the steps lie; created unless ``read_only``. A local (POSIX) path.
+      keep_latest: number of newest steps to keep. With 2 there is always an older one to go back to.
+      best_metric: name of the metric whose best step is kept too; None keeps no best step.
+      best_mode: whether a smaller ("min") or larger ("max") metric is better. Of equal values the earlier step is best.
+      read_only: for evaluation and sampling beside a live training: writes, removes and creates nothing.
+
+    Raises:
+      UserError: the folder cannot be created, or an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        keep_latest: int = 2,
+        best_metric: str | None = None,
+        best_mode: str = "min",
+        read_only: bool = False,
+    ):
+        if keep_latest < 1:
+            raise UserError(f"checkpoints: keep_latest is {keep_latest}, must be at least 1")
+        if best_mode not in ("min", "max"):
+            raise UserError(f"checkpoints: best_mode is {best_mode!r}, must be 'min' or 'max'")
+        # Orbax refuses relative paths; symbolic links stay as the user wrote them.
+        self.folder = Path(os.path.abspath(folder))
+        self.keep_latest, self.best_metric, self.best_mode = keep_latest, best_metric, best_mode
+        self.read_only = read_only
+        self._pending: tuple[int, Future[None]] | None = None  # the save in flight
+        self._worker: ThreadPoolExecutor | None = None
+        self._records: dict[int, dict[str, Any]] = {}  # a finished checkpoint never changes
+        _quieten()
+        if not read_only:
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                self._remove_leftovers()
+            except OSError as error:
+                raise UserError(f"checkpoint folder {self.folder} cannot be written: {reason(error)}") from error
+
+    def __enter__(self) -> Checkpoints:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    # What is there.
+
+    def steps(self) -> list[int]:
+        """Finished steps on disk, ascending."""
+        if not self.folder.is_dir():
+            return []
+        return sorted(int(name) for name in os.listdir(self.folder) if name.isascii() and name.isdigit())
+
+    def latest_step(self) -> int | None:
+        """The newest finished step, None where there is none."""
+        steps = self.steps()
+        return steps[-1] if steps else None
+
+    def best_step(self) -> int | None:
+        """The step with the best finite value of ``best_metric``; None where no checkpoint has one."""
+        best: tuple[float, int] | None = None
+        for step in self.steps():
+            value = self._metric(step)
+            if value is not None and (best is None or value < best[0]):
+                best = (value, step)
+        return None if best is None else best[1]
+
+    def metadata(self, step: Which) -> dict[str, Any]:
+        """The metadata saved with a step. Raises UserError where the step is missing or unreadable."""
+        return self._record(self._resolve(step))["metadata"]
+
+    def metrics(self, step: Which) -> dict[str, float]:
+        """The metrics saved with a step, empty where it had none. Raises UserError like ``metadata``."""
+        return self._record(self._resolve(step))["metrics"]
+
+    # Writing.
+
+    def save(
+        self,
+        step: int,
+        state: Any,
+        metrics: Mapping[str, float] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> bool:
+        """Starts saving and returns as soon as the arrays may be donated or changed.
+
+        Waits for an earlier save that is still running. A step that exists already is left as it is.
+
+        Args:
+          step: the number of finished training steps, at least 0.
+          state: any pytree of arrays of numbers or booleans; typed PRNG keys are not accepted.
+          metrics: numbers of this step. Only a finite ``best_metric`` among them makes it a candidate for the best.
+          metadata: anything JSON can hold.
+
+        Returns:
+          Whether a save was started.
+
+        Raises:
+          UserError: this save could not start, or the one before it failed; training should stop.
+        """
+        if self.read_only:
+            raise UserError(f"checkpoint folder {self.folder} is open for reading only")
+        self.wait()
+        if step in self.steps():
+            return False
+        leaves = {name: x if isinstance(x, jax.Array) else jnp.asarray(x) for name, x in _named(state).items()}
+        record = {
+            "leaves": {name: _describe(x) for name, x in leaves.items()},
+            "metrics": {name: float(value) for name, value in (metrics or {}).items()},
+            "metadata": dict(metadata or {}),
+        }
+        # Orbax refuses arrays without elements; the record says enough to make them again.
+        arrays = _nested({name: x for name, x in leaves.items() if x.size})
+        if not arrays:
+            raise UserError(f"checkpoint step {step}: the state has no array to save")
+        try:
+            response = ocp.save_async(self.folder / str(step), arrays, custom_metadata=encode_floats(record))
+        except Exception as error:
+            raise self._not_saved(step, error) from error
+        if self._worker is None:
+            self._worker = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._pending = (step, self._worker.submit(self._finish, step, response))
+        return True
+
+    def wait(self) -> None:
+        """Returns when the save in flight is on disk and what it supersedes is gone; raises UserError if it failed."""
+        if self._pending is None:
+            return
+        (step, future), self._pending = self._pending, None
+        try:
+            future.result()
+        except Exception as error:
+            raise self._not_saved(step, error) from error
+
+    def close(self) -> None:
+        """``wait``, and ends the background thread; calling it twice is harmless."""
+        try:
+            self.wait()
+        finally:
+            if self._worker is not None:
+                self._worker.shutdown()
+                self._worker = None
+
+    # Reading.
+
+    def restore(self, step: Which, abstract_state: Any) -> tuple[Any, dict[str, Any]]:
+        """Reads a state back, bit for bit.
+
+        Args:
+          step: a step, "latest" or "best".
+          abstract_state: the state's pytree with ``jax.ShapeDtypeStruct`` (or array) leaves. A leaf's sharding says
+            where the array goes; without one it goes to the first device.
+
+        Returns:
+          The state, with the structure of ``abstract_state``, and the step's metadata.
+
+        Raises:
+          UserError: no such step; the stored tree differs from ``abstract_state`` (naming the paths); or the files
+            are unreadable (naming the step before).
+        """
+        return self._restore(step, abstract_state, partial=False)
+
+    def restore_partial(self, step: Which, abstract_part: Any) -> tuple[Any, dict[str, Any]]:
+        """``restore`` for part of the state, e.g. ``{"params": ..., "ema": ...}``; other stored paths are not read."""
+        return self._restore(step, abstract_part, partial=True)
+
+    def _restore(self, which: Which, abstract: Any, *, partial: bool) -> tuple[Any, dict[str, Any]]:
+        self.wait()
+        for attempt in range(10):
+            step = self._resolve(which)
+            try:
+                with folder_lock(self.folder / str(step), exclusive=False):
+                    record = self._record(step)
+                    self._check_fits(step, record["leaves"], abstract, partial=partial)
+                    return self._load(step, record["leaves"], abstract), record["metadata"]
+            except FileNotFoundError as error:
+                # A live training has just removed it: look again what is "latest" or "best" now.
+                if isinstance(which, int) or attempt == 9:
+                    raise self._unreadable(step, error) from error
+        raise AssertionError("unreachable")
+
+    def _load(self, step: int, stored: Mapping[str, str], abstract: Any) -> Any:
+        wanted = _named(abstract)
+        shaped = {name: _with_sharding(leaf) for name, leaf in wanted.items()}
+        request = {name: shaped.get(name, ocp.PLACEHOLDER) for name, text in stored.items() if not _empty(text)}
+        loaded: dict[str, Any] = {}
+        if any(leaf is not ocp.PLACEHOLDER for leaf in request.values()):
+            try:
+                verify(self.folder / str(step))
+                loaded = _named(ocp.load(self.folder / str(step), _nested(request)))
+            except Exception as error:
+                raise self._unreadable(step, error) from error
+        leaves = []
+        for name, leaf in shaped.items():
+            value = loaded[name] if name in request else jnp.zeros(leaf.shape, leaf.dtype, device=leaf.sharding)
+            leaves.append(value)
+        return jax.tree.unflatten(jax.tree.structure(abstract), leaves)
+
+    def _check_fits(self, step: int, stored: Mapping[str, str], abstract: Any, *, partial: bool) -> None:
+        wanted = {name: _describe(leaf) for name, leaf in _named(abstract).items()}
+        differences = []
+        for name, text in wanted.items():
+            if name not in stored:
+                differences.append(f"{name} is not in the checkpoint")
+            elif stored[name] != text:
+                differences.append(f"{name} is {stored[name]} in the checkpoint but {text} in this model")
+        if not partial:
+            differences += [f"{name} is only in the checkpoint" for name in stored if name not in wanted]
+        if differences:
+            more = len(differences) - _SHOWN
+            listed = "; ".join(differences[:_SHOWN]) + (f"; and {more} more" if more > 0 else "")
+            raise UserError(
+                f"checkpoint step {step} in {self.folder} does not fit this model: {listed} "
+                "(use the config it was trained with, or another --workdir)"
+            )
+
+    # Inside.
+
+    def _resolve(self, which: Which) -> int:
+        steps = self.steps()
+        if which == "latest":
+            if steps:
+                return steps[-1]
+            raise UserError(f"no checkpoint in {self.folder}")
+        if which == "best":
+            step = self.best_step()
+            if step is not None:
+                return step
+            seen = sorted({name for step in steps for name in self._metrics_or_none(step) or ()})
+            raise UserError(
+                f"no best checkpoint in {self.folder}: none has a finite {self.best_metric!r} "
+                f"(metrics recorded: {', '.join(seen) or 'none'}); use 'latest' or a step"
+            )
+        if isinstance(which, int) and which in steps:
+            return which
+        there = ", ".join(map(str, steps)) or "none"
+        raise UserError(f"no checkpoint {which!r} in {self.folder}; there are: {there} (or 'latest', 'best')")
+
+    def _record(self, step: int) -> dict[str, Any]:
+        if step not in self._records:
+            try:
+                # Read past Orbax, whose own reader also opens every array and keeps state that a save in the background
+                # is using.
+                verify(self.folder / str(step), up_to=_SMALL)
+                record = decode_floats(json.loads((self.folder / str(step) / _RECORD).read_text())["custom_metadata"])
+                self._records[step] = {key: record[key] for key in ("leaves", "metrics", "metadata")}
+            except Exception as error:
+                raise self._unreadable(step, error) from error
+        return self._records[step]
+
+    def _metrics_or_none(self, step: int) -> dict[str, float] | None:
+        try:
+            return self._record(step)["metrics"]
+        except UserError:
+            return None  # a broken step, or one a live training has just removed
+
+    def _metric(self, step: int) -> float | None:
+        """The metric to minimise, None where the step has no finite one."""
+        value = (self._metrics_or_none(step) or {}).get(self.best_metric) if self.best_metric else None
+        if value is None or not math.isfinite(value):
+            return None
+        return value if self.best_mode == "min" else -value
+
+    def _finish(self, step: int, response: Any) -> None:
+        """Runs in the background: waits for the commit, notes the checksums, removes what is superseded."""
+        response.result()
+        if jax.process_index() == 0:
+            write_fingerprints(self.folder / str(step))
+            self._prune()
+
+    def _prune(self) -> None:
+        steps = self.steps()
+        keep = {*steps[-self.keep_latest :], self.best_step()}
+        for step in steps:
+            if step in keep:
+                continue
+            doomed = self.folder / f"{step}{_DELETED}"
+            with folder_lock(self.folder / str(step), exclusive=True) as alone:
+                if not alone:
+                    continue  # somebody is reading it: its turn comes with the next save
+                # Renamed first: a half-removed folder must never look like a checkpoint.
+                os.rename(self.folder / str(step), doomed)
+            shutil.rmtree(doomed, ignore_errors=True)
+            self._records.pop(step, None)
+
+    def _remove_leftovers(self) -> None:
+        """Removes what a killed process left half-written or half-removed."""
+        if jax.process_index() != 0:
+            return
+        for entry in self.folder.iterdir():
+            if _TEMPORARY in entry.name or entry.name.endswith(_DELETED):
+                shutil.rmtree(entry, ignore_errors=True)
+
+    def _not_saved(self, step: int, error: Exception) -> UserError:
+        return UserError(f"checkpoint step {step} could not be saved in {self.folder}: {reason(error)}")
+
+    def _unreadable(self, step: int, error: Exception) -> UserError:
+        earlier = [other for other in self.steps() if other < step]
+        advice = (
+            f"the step before it is {earlier[-1]}: name that step, or remove {self.folder / str(step)} to go back to it"
+            if earlier
+            else "there is no earlier step"
+        )
+        return UserError(f"checkpoint step {step} in {self.folder} is unreadable ({reason(error)}); {advice}")
+
+
+def _named(tree: Any) -> dict[str, Any]:
+    """The leaves by path, ``a/b/0``, in the order of flattening."""
+    pairs = jax.tree_util.tree_leaves_with_path(tree)
+    named = {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in pairs}
+    if len(named) != len(pairs):
+        raise ValueError("two leaves of the state have the same path; keys must not contain '/' or mix 0 and '0'")
+    return named
+
+
+def _nested(named: Mapping[str, Any]) -> dict[str, Any]:
+    nested: dict[str, Any] = {}
+    for name, leaf in named.items():
+        *parents, last = name.split("/")
+        node = nested
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[last] = leaf
+    return nested
+
+
+def _describe(leaf: Any) -> str:
+    """``float32[3,4]``: what is compared before anything is read."""
+    return f"{jnp.dtype(leaf.dtype).name}[{','.join(map(str, leaf.shape))}]"
+
+
+def _empty(description: str) -> bool:
+    return "0" in description.partition("[")[2].rstrip("]").split(",")
+
+
+def _with_sharding(leaf: Any) -> jax.ShapeDtypeStruct:
+    sharding = getattr(leaf, "sharding", None) or jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    return jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype, sharding=sharding)
+
+
+def _from_orbax_below_warning(record: logging.LogRecord) -> bool:
+    return not (record.levelno < logging.WARNING and f"{os.sep}orbax{os.sep}" in record.pathname)
+
+
+def _quieten() -> None:
+    """Keeps Orbax's forty progress lines per save out of a log whose level is INFO."""
+    logging.getLogger("absl").addFilter(_from_orbax_below_warning)  # adding it again does nothing

@@ -1,0 +1,176 @@
+"""Files that are whole or not there, JSON that any reader understands, and checksums.
+
+Numbers that JSON has no word for are written as the strings ``"NaN"``, ``"Infinity"`` and ``"-Infinity"``;
+``read_json`` turns them back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import math
+import os
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from genjax.types import UserError
+
+_NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+_FILES = "files.json"  # {path: [bytes, CRC-32]}
+
+
+def encode_floats(value: Any) -> Any:
+    """``value`` as plain JSON types: tuples become lists, NumPy scalars numbers, non-finite floats strings.
+
+    Raises:
+      TypeError: something in it has no JSON form; the message names the dotted key.
+    """
+    return _encode(value, "")
+
+
+def _encode(value: Any, key: str) -> Any:
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        if math.isfinite(value):
+            return float(value)
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    if isinstance(value, Mapping):
+        return {str(k): _encode(v, f"{key}.{k}" if key else str(k)) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_encode(v, f"{key}.{i}" if key else str(i)) for i, v in enumerate(value)]
+    if hasattr(value, "tolist"):  # NumPy and jax arrays and scalars
+        return _encode(value.tolist(), key)
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    raise TypeError(f"{key or 'the value'} is of type {type(value).__name__}, which JSON cannot hold")
+
+
+def decode_floats(value: Any) -> Any:
+    """The inverse of ``encode_floats`` for non-finite floats: the three strings become floats again."""
+    if isinstance(value, str):
+        return _NON_FINITE.get(value, value)
+    if isinstance(value, dict):
+        return {key: decode_floats(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [decode_floats(item) for item in value]
+    return value
+
+
+def write_atomic(path: str | os.PathLike[str], data: bytes) -> None:
+    """Writes a file so that a reader, or a kill at any moment, sees the old content or the new, never a part.
+
+    Raises:
+      UserError: it cannot be written (permissions, full disk, a folder in the way).
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):  # the first error says why
+            temporary.unlink(missing_ok=True)
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def write_json(path: str | os.PathLike[str], value: Any) -> None:
+    """Writes ``value`` atomically as JSON, keys in their own order, indented by 2, with a newline at the end.
+
+    Raises:
+      UserError: it cannot be written, or holds something JSON cannot.
+    """
+    try:
+        text = json.dumps(encode_floats(value), indent=2, allow_nan=False)
+    except TypeError as error:
+        raise UserError(f"cannot write {path}: {error}") from error
+    write_atomic(path, (text + "\n").encode())
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """Reads what ``write_json`` wrote. Raises UserError where the file is missing, unreadable or not JSON."""
+    try:
+        return decode_floats(json.loads(Path(path).read_text()))
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+    except ValueError as error:  # covers malformed JSON and malformed UTF-8
+        raise UserError(f"{path} is not valid JSON: {error}") from error
+
+
+def fingerprint(path: Path) -> list[int]:
+    """Size in bytes and CRC-32 of a file."""
+    size = checksum = 0
+    with open(path, "rb") as file:
+        while piece := file.read(1 << 22):
+            size, checksum = size + len(piece), zlib.crc32(piece, checksum)
+    return [size, checksum]
+
+
+def write_fingerprints(folder: Path) -> None:
+    """Notes the size and checksum of every file below a folder in ``files.json`` there."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    write_json(folder / _FILES, {str(path.relative_to(folder)): fingerprint(path) for path in paths})
+
+
+def verify(folder: Path, up_to: int | None = None) -> None:
+    """Compares files with what ``write_fingerprints`` noted: all sizes, and the content of those up to a size in bytes.
+
+    A folder without notes passes; its writer was killed before it made them.
+
+    Raises:
+      OSError, ValueError: a file is missing, has another size or another content.
+    """
+    if not (folder / _FILES).exists():
+        os.stat(folder)  # but it must be there
+        return
+    for name, (size, checksum) in json.loads((folder / _FILES).read_text()).items():
+        path = folder / name
+        if not path.is_file():
+            raise ValueError(f"file {name} is missing")
+        if path.stat().st_size != size:
+            raise ValueError(f"file {name} has {path.stat().st_size} bytes, was written with {size}")
+        if (up_to is None or size <= up_to) and fingerprint(path) != [size, checksum]:
+            raise ValueError(f"file {name} is not as it was written")
+
+
+@contextlib.contextmanager
+def folder_lock(folder: Path, *, exclusive: bool) -> Iterator[bool]:
+    """Holds an advisory lock on a folder that exists; readers share it, a remover needs it alone.
+
+    Yields:
+      Whether the lock could be had at once. The kernel drops it when the process ends.
+
+    Raises:
+      OSError: there is no such folder (any more).
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+            held = True
+        except BlockingIOError:
+            held = False
+        except OSError:
+            held = True  # a file system without locks: go on without
+        os.stat(folder)  # it may have been renamed between opening and locking
+        yield held
+    finally:
+        os.close(descriptor)
+
+
+def reason(error: BaseException) -> str:
+    """The root cause in one short line."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    text = " ".join(str(error).split())
+    text = text if len(text) <= 160 else text[:157] + "..."
+    return text if type(error) is ValueError else f"{type(error).__name__}: {text}"

@@ -1,0 +1,264 @@
+"""The work folder of one run: what lies where, and whose it is.
+
+A work folder holds ``config.json``, ``environment.json``, ``checkpoints/``, ``tensorboard/``, ``metrics.jsonl``,
+``images/`` and ``evaluation.json``.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import importlib.metadata
+import json
+import logging
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from genjax.io.files import decode_floats, encode_floats, read_json, write_json
+from genjax.types import UserError
+
+_PACKAGES = (
+    "genjax",
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "numpy",
+    "scipy",
+    "ml-collections",
+    "tensorboardX",
+    "tensorflow-datasets",
+    "pillow",
+)
+_SHOWN = 5  # differing config keys named in one message
+_MISSING = object()
+
+
+class Workdir:
+    """The layout of a work folder. Making the object touches nothing; see the two ``open`` methods.
+
+    ``open_for_training`` holds a lock on the folder until ``close``, the end of the ``with`` block or the end of the
+    process, however it ends.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]):
+        self.path = Path(os.path.abspath(path))
+        self._lock: Any = None
+
+    config = property(lambda self: self.path / "config.json", doc="The config the run was started with.")
+    environment = property(lambda self: self.path / "environment.json", doc="Versions, device and commit.")
+    checkpoints = property(lambda self: self.path / "checkpoints", doc="Folder for ``io.checkpoint.Checkpoints``.")
+    tensorboard = property(lambda self: self.path / "tensorboard", doc="Folder of event files.")
+    metrics = property(lambda self: self.path / "metrics.jsonl", doc="One JSON object per logged step.")
+    images = property(lambda self: self.path / "images", doc="Folder of PNG files.")
+    evaluation = property(lambda self: self.path / "evaluation.json", doc="Results and how they were measured.")
+    lock = property(lambda self: self.path / ".lock", doc="Held by the training that writes here.")
+
+    def __repr__(self) -> str:
+        return f"Workdir({str(self.path)!r})"
+
+    def __enter__(self) -> Workdir:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> Workdir:
+        """Opens an existing run for evaluation or sampling; takes no lock.
+
+        Raises:
+          UserError: no such folder, no ``config.json`` in it, or one that is not JSON.
+        """
+        workdir = cls(path)
+        if not workdir.path.is_dir():
+            raise UserError(f"--workdir {path}: no such folder")
+        if not workdir.config.is_file():
+            raise UserError(f"--workdir {path}: no config.json in it, so it is not the work folder of a run")
+        workdir.read_config()
+        return workdir
+
+    @classmethod
+    def open_for_training(
+        cls, path: str | os.PathLike[str], config: Mapping[str, Any], ignore: Sequence[str] = ()
+    ) -> Workdir:
+        """Creates the folder, or opens one whose run had the same config, and locks it.
+
+        Where the folder was new, ``config`` is written to it; otherwise ``config.json`` stays as it was. Nothing is
+        changed when an error is raised.
+
+        Args:
+          path: the work folder; its parents are created too.
+          config: nested dictionary of what JSON can hold.
+          ignore: top-level sections that may differ from the run that was begun (where it logs, for how long it runs).
+
+        Raises:
+          UserError: the path is a file, a folder that is not a work folder, or not writable; its ``config.json`` is
+            unreadable or differs (naming the keys); or another training holds it (naming its process).
+        """
+        workdir = cls(path)
+        try:
+            encoded = decode_floats(encode_floats(config))
+        except TypeError as error:
+            raise UserError(f"config: {error}") from error
+        workdir._check_begun(encoded, ignore)
+        try:
+            workdir.path.mkdir(parents=True, exist_ok=True)
+            if not os.access(workdir.path, os.W_OK | os.X_OK):
+                raise PermissionError(0, "no permission to write")
+            workdir._acquire()
+        except OSError as error:
+            raise UserError(f"--workdir {path} cannot be used: {error.strerror or error}") from error
+        try:
+            # Again under the lock: two first starts may have looked at the same moment.
+            workdir._check_begun(encoded, ignore)
+            if not workdir.config.exists():
+                write_json(workdir.config, encoded)
+        except BaseException:
+            workdir.close()
+            raise
+        return workdir
+
+    def close(self) -> None:
+        """Lets another training use the folder. Calling it twice is harmless."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def read_config(self) -> dict[str, Any]:
+        """The config of the run. Raises UserError where it is missing or corrupt."""
+        config = read_json(self.config)
+        if not isinstance(config, dict):
+            raise UserError(f"{self.config} is not a JSON object")
+        return config
+
+    def write_environment(self) -> dict[str, Any]:
+        """Writes ``environment.json`` and returns it; this asks jax for its devices.
+
+        The file describes this start; where an earlier start of the run saw something else, its description is kept
+        in the list ``"earlier"``.
+        """
+        now = describe_environment()
+        earlier = []
+        if self.environment.exists():
+            try:
+                before = dict(read_json(self.environment))
+                earlier = before.pop("earlier", [])
+                if {**before, "time": None} != {**now, "time": None}:
+                    earlier = [*earlier, before]
+            except (UserError, TypeError, ValueError):
+                earlier = []  # unreadable: it only describes, so the run goes on
+        environment = {**now, "earlier": earlier}
+        write_json(self.environment, environment)
+        return environment
+
+    def _check_begun(self, config: dict[str, Any], ignore: Sequence[str]) -> None:
+        if self.path.exists() and not self.path.is_dir():
+            raise UserError(f"--workdir {self.path} is a file, must be a folder")
+        if not self.path.is_dir():
+            return
+        if not self.config.exists():
+            # A start killed before it wrote config.json leaves the lock and perhaps a temporary file.
+            if any(e.name != self.lock.name and not _is_temporary(e.name) for e in os.scandir(self.path)):
+                raise UserError(f"--workdir {self.path} is not empty and has no config.json; use a new folder")
+            return
+        begun = self.read_config()
+        skip = set(ignore)
+        differences = _differences(
+            {k: v for k, v in begun.items() if k not in skip}, {k: v for k, v in config.items() if k not in skip}, ""
+        )
+        if differences:
+            more = len(differences) - _SHOWN
+            listed = "; ".join(differences[:_SHOWN]) + (f"; and {more} more" if more > 0 else "")
+            raise UserError(f"--workdir {self.path} holds a run with another config: {listed}; use another --workdir")
+
+    def _acquire(self) -> None:
+        # Opened without truncation: the content belongs to the holder until the lock is ours. The kernel drops an
+        # flock with the process, so nothing is left behind by a kill.
+        file = open(self.lock, "a+")  # noqa: SIM115 (held as long as the lock)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            holder = file.read().strip() or "unknown"
+            file.close()
+            raise UserError(f"--workdir {self.path} is in use by another training (process {holder})") from None
+        except OSError as error:  # some network file systems have no flock
+            logging.getLogger(__name__).warning("%s cannot be locked: %s", self.path, error.strerror)
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        self._lock = file
+
+
+def _is_temporary(name: str) -> bool:
+    return name.startswith(".") and name.endswith(".tmp")
+
+
+def _differences(old: Any, new: Any, key: str) -> list[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        found = []
+        for name in [*old, *(n for n in new if n not in old)]:
+            dotted = f"{key}.{name}" if key else name
+            found += _differences(old.get(name, _MISSING), new.get(name, _MISSING), dotted)
+        return found
+    # repr tells True from 1 and nan from nothing; 1 and 1.0 are the same number.
+    number = all(isinstance(v, int | float) and not isinstance(v, bool) for v in (old, new))
+    if (number and old == new) or repr(old) == repr(new):
+        return []
+    return [f"{key} was {_show(old)}, is {_show(new)}"]
+
+
+def _show(value: Any) -> str:
+    if value is _MISSING:
+        return "absent"
+    text = json.dumps(encode_floats(value))
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def describe_environment() -> dict[str, Any]:
+    """Python, platform, package versions, jax backend and devices, and the code's commit; all of it JSON.
+
+    ``git`` is None where the code is not a git checkout, else ``{"commit": ..., "dirty": ...}``.
+    """
+    import jax  # here, so that reading a work folder does not load it
+
+    devices = jax.devices()
+    return {
+        "time": round(time.time(), 3),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: version for name in _PACKAGES if (version := _version(name)) is not None},
+        "backend": devices[0].platform,
+        "device_kind": devices[0].device_kind,
+        "device_count": len(devices),
+        "process_count": jax.process_count(),
+        "argv": list(sys.argv),
+        "git": _git(Path(__file__).resolve().parents[2]),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _git(root: Path) -> dict[str, Any] | None:
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(root), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout.strip()
+
+    try:
+        # An installed copy may lie inside somebody else's checkout: the repository must hold this very file.
+        git("ls-files", "--error-unmatch", str(Path(__file__).resolve()))
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
+    except (OSError, subprocess.SubprocessError):
+        return None

@@ -1,0 +1,255 @@
+"""Two-dimensional convolutions whose gradients are fast wherever they run.
+
+A convolution and its two gradients are three forms of one sum of products. XLA's CPU backend runs one fast only when
+it is *written* as images [N, H, W, C] against a kernel [H, W, I, O]: other layouts are rewritten into that one in the
+outermost computation but not in the body of a loop, and some dilated forms are slow everywhere. JAX writes both
+gradients in other layouts. Inside ``lax.scan`` they then cost 5 to 100 times the forward pass, and the kernel
+gradient of a transposed convolution does so anywhere. Here the tangent maps are written such that their *transposes*,
+the gradients, come out in the fast form, and nothing larger than the images is stored, as patches for a matrix
+product would be. The price is that forward mode (``jvp``) inside ``lax.scan`` stays slow on CPU. Elsewhere the
+tangent maps are the plain ones.
+"""
+
+import math
+import operator
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.custom_derivatives import SymbolicZero
+
+Padding = str | int | Sequence[tuple[int, int]]
+_Sides = tuple[tuple[int, int], tuple[int, int]]
+
+_NHWC = ("NHWC", "HWIO", "NHWC")
+
+
+class _Window(NamedTuple):
+    """What is static in a convolution, in the terms of ``lax.conv_general_dilated``."""
+
+    stride: tuple[int, int]
+    padding: _Sides
+    lhs_dilation: tuple[int, int]
+    rhs_dilation: tuple[int, int]
+    groups: int
+
+
+def conv(
+    x: jax.Array,
+    kernel: jax.Array,
+    *,
+    stride: int | Sequence[int] = (1, 1),
+    padding: Padding = "SAME",
+    dilation: int | Sequence[int] = (1, 1),
+    groups: int = 1,
+) -> jax.Array:
+    """Convolves images with a kernel: y[b,i,j,f] = sum_{p,q,c} x[b, i*s+p-lo, j*s+q-lo, c] kernel[p,q,c,f].
+
+    Same result as ``flax.linen.Conv``. Any composition of ``jvp``, ``vjp`` and ``vmap`` works. With ``groups != 1`` the
+    gradients are the plain ones of ``lax``, so on CPU they are slow inside ``lax.scan``.
+
+    Args:
+      x: [B, H, W, C_in], floating point; half precision is accumulated in float32.
+      kernel: [kh, kw, C_in / groups, C_out], of the dtype of ``x``.
+      stride: step of the window, at least 1.
+      padding: "SAME", "VALID", one int for all four sides, or [(top, bottom), (left, right)].
+      dilation: distance between the taps of the kernel, at least 1.
+      groups: number of blocks of channels that do not see each other; divides C_in and C_out.
+
+    Returns:
+      [B, H_out, W_out, C_out], of the dtype of ``x``.
+
+    Raises:
+      ValueError: a shape, dtype, stride, padding, dilation or number of groups that does not fit.
+    """
+    _check_operands("conv", x, kernel, groups)
+    stride, dilation = _pair("conv", "stride", stride), _pair("conv", "dilation", dilation)
+    height, width = x.shape[1:3]
+    spans = (kernel.shape[0] - 1) * dilation[0] + 1, (kernel.shape[1] - 1) * dilation[1] + 1
+    pads = _explicit_padding("conv", padding)
+    if isinstance(pads, str):
+        pads = _pads(height, spans[0], stride[0], pads), _pads(width, spans[1], stride[1], pads)
+    _check_fit("conv", (height, width), spans, pads)
+    return _convolve(x, kernel, _Window(stride, pads, (1, 1), dilation, groups))
+
+
+def conv_transpose(
+    x: jax.Array, kernel: jax.Array, *, stride: int | Sequence[int] = (1, 1), padding: Padding = "SAME"
+) -> jax.Array:
+    """Convolves images spread out by ``stride`` with zeros between the pixels: the up-sampling convolution.
+
+    Same result as ``flax.linen.ConvTranspose`` and ``lax.conv_transpose`` with ``transpose_kernel=False``. Any
+    composition of ``jvp``, ``vjp`` and ``vmap`` works.
+
+    Args:
+      x: [B, H, W, C_in], floating point; half precision is accumulated in float32.
+      kernel: [kh, kw, C_in, C_out], of the dtype of ``x``.
+      stride: factor of up-sampling, at least 1.
+      padding: "SAME" gives [stride * H, stride * W]; "VALID" keeps every pixel that a product reaches, at least
+        ``stride`` times the size; an int or [(top, bottom), (left, right)] pads the spread-out images themselves.
+
+    Returns:
+      [B, H_out, W_out, C_out], of the dtype of ``x``.
+
+    Raises:
+      ValueError: a shape, dtype, stride or padding that does not fit.
+    """
+    _check_operands("conv_transpose", x, kernel, groups=1)
+    stride = _pair("conv_transpose", "stride", stride)
+    taps = kernel.shape[0], kernel.shape[1]
+    pads = _explicit_padding("conv_transpose", padding)
+    if isinstance(pads, str):
+        pads = _transpose_pads(taps[0], stride[0], pads), _transpose_pads(taps[1], stride[1], pads)
+    spread = (x.shape[1] - 1) * stride[0] + 1, (x.shape[2] - 1) * stride[1] + 1
+    _check_fit("conv_transpose", spread, taps, pads)
+    return _convolve(x, kernel, _Window((1, 1), pads, stride, (1, 1), 1))
+
+
+def _pads(size: int, span: int, stride: int, mode: str) -> tuple[int, int]:
+    total = max((-(-size // stride) - 1) * stride + span - size, 0) if mode == "SAME" else 0
+    return total // 2, total - total // 2
+
+
+def _transpose_pads(taps: int, stride: int, mode: str) -> tuple[int, int]:
+    if mode == "SAME":
+        total = taps + stride - 2
+        low = taps - 1 if stride > taps - 1 else -(-total // 2)
+    else:
+        total = taps + stride - 2 + max(taps - stride, 0)
+        low = taps - 1
+    return low, total - low
+
+
+def _lax_conv(lhs: jax.Array, rhs: jax.Array, window: _Window, layout: tuple[str, str, str] = _NHWC) -> jax.Array:
+    return lax.conv_general_dilated(
+        lhs,
+        rhs,
+        window.stride,
+        window.padding,
+        window.lhs_dilation,
+        window.rhs_dilation,
+        dimension_numbers=layout,
+        feature_group_count=window.groups,
+    )
+
+
+def _convolve(x_BHWC: jax.Array, kernel_HWIO: jax.Array, window: _Window) -> jax.Array:
+    if window.groups != 1:
+        return _lax_conv(x_BHWC, kernel_HWIO, window)
+    return _single_group(x_BHWC, kernel_HWIO, window)
+
+
+# custom_jvp, not custom_vjp: the rule below is made of linear maps that JAX transposes itself, so forward mode, reverse
+# mode and every nesting of them remain available.
+def _single_group_primal(x: jax.Array, kernel: jax.Array, window: _Window) -> jax.Array:
+    return _lax_conv(x, kernel, window)
+
+
+_single_group = jax.custom_jvp(_single_group_primal, nondiff_argnums=(2,))
+
+
+def _single_group_jvp(window: _Window, primals: tuple, tangents: tuple) -> tuple[jax.Array, Any]:
+    x, kernel = primals
+    x_dot, kernel_dot = tangents
+    terms = []
+    # A tangent that is known to be zero costs nothing: the first layer of a network pays for no image gradient.
+    if not isinstance(x_dot, SymbolicZero):
+        terms.append(_by_platform(_image_tangent, x_dot, kernel, window))
+    if not isinstance(kernel_dot, SymbolicZero):
+        dilated = window.lhs_dilation != (1, 1)
+        tangent = _kernel_tangent_dilated if dilated else _kernel_tangent
+        terms.append(_by_platform(tangent, x, kernel_dot, window))
+    y = _single_group(x, kernel, window)
+    return y, sum(terms[1:], terms[0]) if terms else jnp.zeros_like(y)
+
+
+_single_group.defjvp(_single_group_jvp, symbolic_zeros=True)
+
+
+def _by_platform(cpu_tangent: Any, x: jax.Array, kernel: jax.Array, window: _Window) -> jax.Array:
+    # The checkpoint makes the arguments themselves the residuals, in place of permuted copies of them made in the
+    # forward pass. Both branches then need the same ones: the branch not taken keeps nothing alive.
+    fast = jax.checkpoint(lambda x, kernel: cpu_tangent(x, kernel, window), prevent_cse=False)
+    return lax.platform_dependent(x, kernel, cpu=fast, default=lambda x, kernel: _lax_conv(x, kernel, window))
+
+
+def _image_tangent(x: jax.Array, kernel: jax.Array, window: _Window) -> jax.Array:
+    """The convolution as a linear map of x: a kernel [H, W, O, I] here is one [H, W, I, O] in the transpose."""
+    return _lax_conv(x, kernel.transpose(0, 1, 3, 2), window, ("NHWC", "HWOI", "NHWC"))
+
+
+def _kernel_tangent(x: jax.Array, kernel: jax.Array, window: _Window) -> jax.Array:
+    """The convolution as a linear map of the kernel, for images that are not dilated.
+
+    Its transpose convolves x, the channels as batch and the batch as channels, with the cotangent as the kernel.
+    """
+    x_CHWB, kernel_IHWO = x.transpose(3, 1, 2, 0), kernel.transpose(2, 0, 1, 3)
+    y_HWBC = _lax_conv(x_CHWB, kernel_IHWO, window, ("CHWN", "IHWO", "HWNC"))
+    return y_HWBC.transpose(2, 0, 1, 3)
+
+
+def _kernel_tangent_dilated(x: jax.Array, kernel: jax.Array, window: _Window) -> jax.Array:
+    """The convolution as a linear map of the kernel, for dilated images, with stride and kernel dilation 1.
+
+    Here the kernel is the image and the flipped x the kernel. The transpose then slides x over the cotangent, as the
+    kernel gradient of a strided convolution does, and no operand is filled up with zeros.
+    """
+    x_HWBC = lax.rev(x.transpose(1, 2, 0, 3), (0, 1))
+    kernel_OHWI = lax.rev(kernel.transpose(3, 0, 1, 2), (1, 2))
+    padding = []
+    for n, k, s, (low, high) in zip(x.shape[1:3], kernel.shape[:2], window.lhs_dilation, window.padding, strict=True):
+        # Both orders must produce the same outputs: pad the kernel so that it meets the whole of x, then crop alike.
+        reach = (n - 1) * s
+        padding.append((reach + low - (k - 1), reach + high - (k - 1)))
+    swapped = _Window((1, 1), (padding[0], padding[1]), (1, 1), window.lhs_dilation, 1)
+    y_CHWB = _lax_conv(kernel_OHWI, x_HWBC, swapped, ("NHWC", "HWOI", "NHWC"))
+    return y_CHWB.transpose(3, 1, 2, 0)
+
+
+def _check_operands(name: str, x: jax.Array, kernel: jax.Array, groups: int) -> None:
+    if jnp.ndim(x) != 4 or jnp.ndim(kernel) != 4:
+        shapes = f"{jnp.shape(x)} and {jnp.shape(kernel)}"
+        raise ValueError(f"{name}: needs x [B, H, W, C_in] and kernel [kh, kw, C_in, C_out], got {shapes}")
+    if x.dtype != kernel.dtype or not jnp.issubdtype(x.dtype, jnp.floating):
+        raise ValueError(f"{name}: x and kernel need one floating-point dtype, got {x.dtype} and {kernel.dtype}")
+    if not isinstance(groups, int) or groups < 1 or kernel.shape[3] % groups or x.shape[3] != kernel.shape[2] * groups:
+        raise ValueError(f"{name}: x {x.shape} and kernel {kernel.shape} do not fit together with groups={groups}")
+    if math.prod(kernel.shape) == 0 or math.prod(x.shape[1:]) == 0:
+        raise ValueError(f"{name}: x {x.shape} and kernel {kernel.shape} need at least one pixel, tap and channel")
+
+
+def _check_fit(name: str, size: tuple[int, int], spans: tuple[int, int], pads: _Sides) -> None:
+    for n, span, (low, high) in zip(size, spans, pads, strict=True):
+        if n + low + high < span:
+            raise ValueError(f"{name}: a kernel that spans {spans} does not fit in images {size} padded by {pads}")
+
+
+def _pair(name: str, what: str, value: int | Sequence[int]) -> tuple[int, int]:
+    try:
+        first, second = map(operator.index, (value, value) if isinstance(value, int) else value)
+    except (TypeError, ValueError):
+        first = second = 0
+    if min(first, second) < 1:
+        raise ValueError(f"{name}: {what} must be a positive int or two of them, got {value!r}")
+    return first, second
+
+
+def _explicit_padding(name: str, padding: Padding) -> str | _Sides:
+    if isinstance(padding, str) and padding in ("SAME", "VALID"):
+        return padding
+    sides = (-1,) * 4
+    try:
+        if isinstance(padding, int):
+            sides = (padding,) * 4
+        elif not isinstance(padding, str):
+            (top, bottom), (left, right) = padding
+            sides = tuple(map(operator.index, (top, bottom, left, right)))
+    except (TypeError, ValueError):
+        pass
+    if min(sides) < 0:
+        raise ValueError(
+            f'{name}: padding must be "SAME", "VALID", an int >= 0 or [(top, bottom), (left, right)], got {padding!r}'
+        )
+    return (sides[0], sides[1]), (sides[2], sides[3])

@@ -1,0 +1,33 @@
+"""Sets the environment of the tests before anything imports jax.
+
+Environment variables:
+  GENJAX_TEST_OPT    optimisation level of the CPU compiler; 0 unless given, which compiles three times faster and runs
+                     slower. Give 3 to test what training runs.
+  GENJAX_TEST_CACHE  0 turns off the cache of compiled programs in pytest's cache directory.
+  JAX_PLATFORMS      another platform to test on; cpu unless given.
+"""
+
+from __future__ import annotations
+
+import os
+
+import hypothesis
+import pytest
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    os.environ["MPLBACKEND"] = "Agg"
+    level = os.environ.get("GENJAX_TEST_OPT", "0")
+    flags = os.environ.get("XLA_FLAGS", "")
+    os.environ["XLA_FLAGS"] = f"{flags} --xla_backend_optimization_level={level}".strip()
+    cache = getattr(config, "cache", None)
+    if cache is not None and os.environ.get("GENJAX_TEST_CACHE", "1") != "0":
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(cache.mkdir("compiled"))
+        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+        os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+
+
+# A new shape compiles a new program, so examples are few, have no deadline, and are the same in every run.
+hypothesis.settings.register_profile("genjax", deadline=None, max_examples=20, derandomize=True)
+hypothesis.settings.load_profile("genjax")
