@@ -29,6 +29,10 @@ class CompiledFunctions(Protocol):
     def extras(self) -> Mapping[str, Callable[..., Any]]: ...
 
 
+class Stopped(Exception):
+    """An evaluation was asked to end before it had a result."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Context:
     """Everything an evaluator may look at.
@@ -41,6 +45,7 @@ class Context:
       seed: of the run; evaluation noise depends on it and on nothing else, so that two evaluations can be compared.
       batch_size: examples in one call; the numbers do not depend on it.
       place: puts host arrays on the device.
+      stop: asked before every batch; once it is true the evaluation ends with ``Stopped``.
     """
 
     functions: CompiledFunctions
@@ -50,6 +55,7 @@ class Context:
     seed: int
     batch_size: int
     place: Callable[[Any], Any] = lambda tree: tree
+    stop: Callable[[], bool] = lambda: False
 
     def key(self, name: str) -> Key:
         return rng.stream(rng.stream(rng.root(self.seed), "eval"), name)
@@ -58,6 +64,8 @@ class Context:
         """The split in order, the last batch padded and masked; only the first ``limit`` examples unless that is 0."""
         seen = 0
         for batch in eval_batches(self.source, self.batch_size):
+            if self.stop():
+                raise Stopped
             if limit and seen >= limit:
                 return
             if limit:

@@ -9,14 +9,20 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from genjax.evaluators.base import Context, Report
+from genjax.evaluators.base import Context, Report, Stopped
 from genjax.families.base import TrainState
 from genjax.train.plan import Experiment, Scheduled
 from genjax.train.sharding import replicated
 from genjax.train.steps import Functions
 
 
-def context_of(plan: Experiment, functions: Functions, state: TrainState, mesh: Mesh) -> Context:
+def context_of(
+    plan: Experiment,
+    functions: Functions,
+    state: TrainState,
+    mesh: Mesh,
+    stop: Callable[[], bool] = lambda: False,
+) -> Context:
     """The test split and the functions of an experiment, with ``state`` to judge."""
     place = replicated(mesh)
     return Context(
@@ -27,23 +33,22 @@ def context_of(plan: Experiment, functions: Functions, state: TrainState, mesh: 
         seed=plan.config["seed"],
         batch_size=plan.config["eval_batch_size"],
         place=lambda tree: jax.device_put(tree, place),
+        stop=stop,
     )
 
 
-def evaluate(
-    context: Context, evaluators: Iterable[Scheduled], stop: Callable[[], bool] = lambda: False
-) -> tuple[Report, dict[str, Any]]:
+def evaluate(context: Context, evaluators: Iterable[Scheduled]) -> tuple[Report, dict[str, Any]]:
     """All their findings as one report, and each one's protocol with the seconds it took, by name.
 
-    Args:
-      stop: asked before each evaluator; True leaves the rest out.
+    Once ``context.stop`` is true, the evaluators that have not finished are left out.
     """
     scalars, images, protocols = {}, {}, {}
     for scheduled in evaluators:
-        if stop():
-            break
         start = time.monotonic()
-        report = scheduled.evaluator(context)
+        try:
+            report = scheduled.evaluator(context)
+        except Stopped:
+            break
         scalars |= report.scalars
         images |= report.images
         if report.scalars:

@@ -196,8 +196,9 @@ class _Loop:
     def _evaluate(self, evaluators: list[Scheduled]) -> tuple[dict[str, float], dict[str, Any]]:
         self._read_pending()
         start = time.monotonic()
-        context = context_of(self.plan, self.functions, self.state, self.mesh)
-        report, protocols = evaluate(context, evaluators, stop=lambda: self.interrupt.signal is not None)
+        interrupted = lambda: self.interrupt.signal is not None  # noqa: E731
+        context = context_of(self.plan, self.functions, self.state, self.mesh, stop=interrupted)
+        report, protocols = evaluate(context, evaluators)
         scalars = {f"eval/{name}": value for name, value in report.scalars.items()}
         if scalars:
             self.writer.scalars(self.step, {**scalars, "speed/evaluation_seconds": time.monotonic() - start})
