@@ -8,10 +8,10 @@ def get_config(arg=None):
     options = args.parse(arg)
     config = base(options)
     config.data = datasets.tfds("fashion_mnist", augment=("flip", "crop"))
-    config.total = "15 epochs"
+    config.total = "16 epochs"
     config.model = {
         "family": "classifier",
-        "network": {"name": "resnet", "width": 32, "blocks": (1, 1, 1), "stem_stride": 1},
+        "network": {"name": "resnet", "width": 24, "blocks": (1, 1, 1), "stem_stride": 1},
         "label_smoothing": 0.0,
         "ema_decay": 0.999,
     }

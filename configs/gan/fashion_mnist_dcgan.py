@@ -8,7 +8,7 @@ def get_config(arg=None):
     options = args.parse(arg)
     config = base(options)
     config.data = datasets.tfds("fashion_mnist")
-    config.total = "20 epochs"
+    config.total = "12 epochs"
     config.model = {
         "family": "gan",
         "generator": {"name": "dcgan", "width": 64},

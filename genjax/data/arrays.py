@@ -6,6 +6,7 @@ import os
 import pathlib
 import zipfile
 import zlib
+from typing import Any
 
 import numpy as np
 
@@ -56,7 +57,7 @@ def arrays(path: str, split: str, test_fraction: float = 0.1) -> ArraySource:
     return ArraySource(spec, name, provenance, images, None if labels is None else labels[chosen])
 
 
-def _load(path: str) -> dict[str, np.ndarray]:
+def _load(path: str) -> dict[str, Any]:
     file = pathlib.Path(path).expanduser()
     if not file.is_file():
         raise UserError(f"arrays: no file {path}")

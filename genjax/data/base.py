@@ -133,6 +133,8 @@ def split_slice(split: str, count: int) -> slice:
         return max(0, min(count, value + count if value < 0 else value))
 
     match = _SPLIT.fullmatch(split)
+    if match is None:
+        raise ValueError(f"split {split!r} did not go through parse_split")
     return slice(position(match["start"], 0), position(match["stop"], count))
 
 

@@ -180,7 +180,7 @@ def _no_network(name: str) -> Iterator[None]:
     def refuse(manager: Any, resource: Any) -> None:
         raise UserError(f"prepare: the builder of {name} also needs {resource.url}; put it into the --from folder")
 
-    manager = download_manager.DownloadManager
+    manager: Any = download_manager.DownloadManager
     original = manager._download
     manager._download = refuse
     try:

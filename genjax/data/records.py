@@ -43,7 +43,7 @@ class RecordSource(Source):
             image = example["image"]
             images[row] = image if self.size is None else _resize(image, self.size)
         images *= np.uint8(255 // self.white)
-        batch = {"image": images}
+        batch: dict[str, np.ndarray] = {"image": images}
         if self.spec.classes:
             batch["label"] = np.array([example["label"] for example in examples], np.int32)
             if len(examples) and batch["label"].min() < 0:

@@ -77,9 +77,9 @@ class Workdir:
           UserError: no such folder, no ``config.json`` in it, or one that is not JSON.
         """
         workdir = cls(path)
-        if not workdir.path.is_dir():
+        if not os.path.isdir(workdir.path):
             raise UserError(f"--workdir {path}: no such folder")
-        if not workdir.config.is_file():
+        if not os.path.isfile(workdir.config):
             raise UserError(f"--workdir {path}: no config.json in it, so it is not the work folder of a run")
         workdir.read_config()
         return workdir
@@ -107,8 +107,8 @@ class Workdir:
             encoded = decode_floats(encode_floats(config))
         except TypeError as error:
             raise UserError(f"config: {error}") from error
-        workdir._check_begun(encoded, ignore)
         try:
+            workdir._check_begun(encoded, ignore)
             workdir.path.mkdir(parents=True, exist_ok=True)
             if not os.access(workdir.path, os.W_OK | os.X_OK):
                 raise PermissionError(0, "no permission to write")
@@ -165,7 +165,7 @@ class Workdir:
             return
         if not self.config.exists():
             # A start killed before it wrote config.json leaves the lock and perhaps a temporary file.
-            if any(e.name != self.lock.name and not _is_temporary(e.name) for e in os.scandir(self.path)):
+            if any(name != self.lock.name and not _is_temporary(name) for name in os.listdir(self.path)):
                 raise UserError(f"--workdir {self.path} is not empty and has no config.json; use a new folder")
             return
         begun = self.read_config()

@@ -60,8 +60,8 @@ def test_different_config_names_the_keys_and_touches_nothing(tmp_path):
     with pytest.raises(UserError) as caught:
         Workdir.open_for_training(tmp_path, other, ignore=("log",))
     assert str(caught.value) == (
-        f"--workdir {tmp_path} holds a run with another config: model.width was 32, is 64; model.heads was absent, is 4; "
-        'seed was 0, is false; clip was "Infinity", is absent; use another --workdir'
+        f"--workdir {tmp_path} holds a run with another config: model.width was 32, is 64; "
+        'model.heads was absent, is 4; seed was 0, is false; clip was "Infinity", is absent; use another --workdir'
     )
     with pytest.raises(UserError, match=r"k4 was absent, is 4; and 3 more; use another --workdir"):
         Workdir.open_for_training(tmp_path, {**CONFIG, **{f"k{i}": i for i in range(8)}})
@@ -88,6 +88,10 @@ def test_folders_that_are_no_work_folders(tmp_path):
         with pytest.raises(UserError, match=message) as caught:
             Workdir.open_for_training(path, CONFIG)
         assert "\n" not in str(caught.value)
+    with pytest.raises(UserError, match="cannot be used: File name too long"):
+        Workdir.open_for_training(tmp_path / ("x" * 300), CONFIG)
+    with pytest.raises(UserError, match="no such folder"):
+        Workdir.open(tmp_path / ("x" * 300))
     assert snapshot(tmp_path) == before
 
 
