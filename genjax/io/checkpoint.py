@@ -161,7 +161,7 @@ class Checkpoints:
         if not arrays:
             raise UserError(f"checkpoint step {step}: the state has no array to save")
         try:
-            response = ocp.save_async(self.folder / str(step), arrays, custom_metadata=encode_floats(record))
+            response = ocp.save_async(str(self.folder / str(step)), arrays, custom_metadata=encode_floats(record))
         except Exception as error:
             raise self._not_saved(step, error) from error
         if self._worker is None:
@@ -234,7 +234,7 @@ class Checkpoints:
         if any(leaf is not ocp.PLACEHOLDER for leaf in request.values()):
             try:
                 verify(self.folder / str(step))
-                loaded = _named(ocp.load(self.folder / str(step), _nested(request)))
+                loaded = _named(ocp.load(str(self.folder / str(step)), _nested(request)))
             except Exception as error:
                 raise self._unreadable(step, error) from error
         leaves = []

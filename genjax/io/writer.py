@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from tensorboardX import summary as tensorboard_summary
 from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.proto.summary_pb2 import Summary
+from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
+from tensorboardX.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
 
 from genjax.io.files import decode_floats, encode_floats, write_atomic
 from genjax.types import UserError

@@ -6,8 +6,9 @@ outermost computation but not in the body of a loop, and some dilated forms are 
 gradients in other layouts. Inside ``lax.scan`` they then cost 5 to 100 times the forward pass, and the kernel
 gradient of a transposed convolution does so anywhere. Here the tangent maps are written such that their *transposes*,
 the gradients, come out in the fast form, and nothing larger than the images is stored, as patches for a matrix
-product would be. The price is that forward mode (``jvp``) inside ``lax.scan`` stays slow on CPU. Elsewhere the
-tangent maps are the plain ones.
+product would be. The price, on CPU only, is forward mode: a ``jvp`` is slower than ``lax``'s, many times so inside
+``lax.scan`` or in the kernel of a transposed convolution; and the second of two backward passes is written by JAX as
+ever. On other platforms the tangent maps are the plain ones.
 """
 
 import math

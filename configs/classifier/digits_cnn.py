@@ -1,0 +1,22 @@
+"""Three-layer CNN on the embedded 8x8 digits."""
+
+from configs import args, datasets
+from configs.base import adam, base, finish
+
+
+def get_config(arg=None):
+    options = args.parse(arg)
+    config = base(options)
+    config.data = datasets.digits()
+    config.total = "30 epochs"
+    config.model = {
+        "family": "classifier",
+        "network": {"name": "cnn", "features": (32, 64, 128), "strides": (1, 2, 2), "dropout": 0.3},
+        "label_smoothing": 0.0,
+        "ema_decay": 0.99,
+    }
+    config.optim = adam(1e-3, schedule="cosine")
+    config.evaluators = {"eval": {"name": "classification", "every": "5 epochs", "bins": 15}}
+    config.checkpoint.best = "eval/accuracy"
+    config.checkpoint.every = "5 epochs"
+    return finish(config, options)

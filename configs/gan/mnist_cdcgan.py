@@ -1,0 +1,27 @@
+"""Class-conditional DCGAN (cGAN) on MNIST."""
+
+from configs import args, datasets
+from configs.base import adam, base, finish, pictures
+
+
+def get_config(arg=None):
+    options = args.parse(arg)
+    config = base(options)
+    config.data = datasets.tfds("mnist")
+    config.total = "12 epochs"
+    config.model = {
+        "family": "gan",
+        "generator": {"name": "dcgan", "width": 64},
+        "discriminator": {"name": "dcgan", "width": 64, "dropout": 0.3},
+        "conditional": True,
+        "latent_dim": 100,
+        "loss": "non_saturating",
+        "discriminator_updates": 1,
+        "ema_decay": 0.999,
+    }
+    config.optim = {"generator": adam(2e-4, b1=0.5), "discriminator": adam(2e-4, b1=0.5)}
+    config.evaluators = {
+        "eval": {"name": "mean", "every": "1 epochs", "limit": 2000},
+        **pictures("samples", "interpolations", every="1 epochs"),
+    }
+    return finish(config, options)
