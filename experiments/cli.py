@@ -6,9 +6,10 @@ diverged, 130 and 143 interrupted by SIGINT and SIGTERM after saving.
 
 from __future__ import annotations
 
+import re
 import sys
-import warnings
 from collections.abc import Callable
+from typing import Any
 
 from absl import flags
 
@@ -17,10 +18,10 @@ from genjax.types import UserError
 USAGE, DIVERGED = 2, 3
 
 
-def run(main: Callable[[], int | None], doc: str) -> None:
+def run(main: Callable[[], int | None], doc: str | None) -> None:
     """Parses the flags, calls ``main`` and exits."""
     try:
-        rest = _parse(doc)
+        rest = _parse(doc or "")
         if rest:
             raise UserError(f"argument {rest[0]!r} is not understood; every setting is a flag, see --help")
         status = main()
@@ -44,12 +45,26 @@ def _parse(doc: str) -> list[str]:
         print(flags.FLAGS.module_help("__main__") or flags.FLAGS.main_module_help())
         sys.exit(0)
     try:
-        with warnings.catch_warnings():
-            return flags.FLAGS(sys.argv)[1:]
+        return flags.FLAGS(sys.argv)[1:]
     except flags.Error as error:
         raise UserError(str(error)) from error
+    except (AttributeError, KeyError) as error:
+        raise UserError(_misspelt(error)) from error
+
+
+def _misspelt(error: Exception) -> str:
+    """What ml_collections says of an override whose key does not exist, on one line and with the flag as it was typed."""
+    text = str(error)
+    key, near = re.search(r"'(\w+)", text), re.search(r'Did you mean "(\w+)"', text)
+    names = (argument.partition("=")[0] for argument in sys.argv if argument.startswith("--config."))
+    typed = next((name for name in names if key and key[1] in name.split(".")), "--config")
+    return f"{typed}: no such setting" + (f"; did you mean {near[1]!r}?" if near else "; the config file shows which there are")
+
+
+def config_of(flag: Any) -> dict[str, Any] | None:
+    """What a ``config_file`` flag holds, None when it was not given; a file that can't be loaded is a ``UserError``."""
+    try:
+        return None if flag.value is None else dict(flag.value.items())
     except OSError as error:
-        raise UserError(f"--config: {error}") from error
-    except AttributeError as error:
-        # ml_collections says which key was misspelt in the last of several chained errors.
-        raise UserError(f"--config: {error}") from error
+        path = next((argument.partition("=")[2] for argument in sys.argv if argument.startswith("--config=")), "")
+        raise UserError(f"--config={path}: no such file; accepted: a config such as configs/vae/mnist_conv.py") from error

@@ -39,8 +39,8 @@ def main() -> int:
 
     from experiments.restore import restore
     from genjax.evaluators.base import to_uint8
-    from genjax.io.images import grid, save_png
-    from genjax.io.workdir import write_npz
+    from genjax.evaluators.figures import grid
+    from genjax.io.images import save_npz, save_png
     from genjax.train.evaluation import context_of
     from genjax.types import UserError
 
@@ -53,7 +53,9 @@ def main() -> int:
     labels = context.default_labels(NUM.value)
     if LABELS.value:
         if not run.plan.family.conditional:
-            raise UserError(f"--labels: {WORKDIR.value} was trained without labels (model.conditional); leave the flag out")
+            raise UserError(
+                f"--labels: {WORKDIR.value} was trained without labels (model.conditional); leave the flag out"
+            )
         spec = context.spec
         chosen = [class_number(text, spec.class_names, spec.classes) for text in LABELS.value]
         labels = np.resize(np.asarray(chosen, np.int32), NUM.value)
@@ -63,7 +65,7 @@ def main() -> int:
     columns = context.spec.classes if run.plan.family.conditional and not LABELS.value else None
     save_png(f"{stem}.png", grid(images, columns=columns))
     arrays = {"images": images, **({"labels": labels} if run.plan.family.conditional else {})}
-    write_npz(f"{stem}.npz", arrays)
+    save_npz(f"{stem}.npz", arrays)
     print(f"{NUM.value} images: {stem}.png, {stem}.npz")
     return 0
 

@@ -25,9 +25,10 @@ def main() -> int:
     from genjax.train.sharding import data_mesh, select_platform
     from genjax.types import UserError
 
-    if CONFIG.value is None or not WORKDIR.value:
+    given = cli.config_of(CONFIG)
+    if given is None or not WORKDIR.value:
         raise UserError("--config and --workdir are required; see --help")
-    config = build.to_plain(CONFIG.value)
+    config = build.to_plain(given)
     select_platform(config["accelerator"]["platform"])
     plan = build.experiment(config)
     mesh = data_mesh(config["accelerator"]["devices"])

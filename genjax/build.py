@@ -43,7 +43,9 @@ def experiment(config: Mapping[str, Any]) -> Experiment:
     model = family(config, train.spec, total)
     cadence = {**steps, "total_steps": total}
     if model.examples_per_step != steps["examples_per_step"]:
-        raise ValueError(f"{model.name} consumes {model.examples_per_step} examples a step, not {steps['examples_per_step']}")
+        raise ValueError(
+            f"{model.name} consumes {model.examples_per_step} examples a step, not {steps['examples_per_step']}"
+        )
     return Experiment(
         config=config,
         family=model,
@@ -67,7 +69,9 @@ def data_splits(config: Mapping[str, Any]) -> tuple[Source, Source]:
     if train.spec.shape != test.spec.shape:
         raise UserError(f"data: train images are {train.spec.shape} and test images {test.spec.shape}; they must agree")
     if train.spec.classes < test.spec.classes:
-        raise UserError(f"data: the test split has {test.spec.classes} classes and the training split only {train.spec.classes}")
+        raise UserError(
+            f"data: the test split has {test.spec.classes} classes and the training split only {train.spec.classes}"
+        )
     return train, dataclasses.replace(test, spec=train.spec)
 
 
@@ -82,12 +86,19 @@ def family(config: Mapping[str, Any], spec: Any, total_steps: int) -> Family:
         if "accumulation" not in inspect.signature(entry.constructor).parameters:
             raise UserError(f"accelerator.accumulation={accumulation}: this family does not accumulate; accepted: 1")
         if config["batch_size"] % accumulation:
-            raise UserError(f"batch_size={config['batch_size']} is no multiple of accelerator.accumulation={accumulation}")
+            raise UserError(
+                f"batch_size={config['batch_size']} is no multiple of accelerator.accumulation={accumulation}"
+            )
         supplied |= {"slice_size": config["batch_size"] // accumulation, "accumulation": accumulation}
     supplied |= _optimizers(config["optim"], total_steps)
     arguments = _call_known(entry.network_arguments, spec, options=model)
     arguments["dtype"] = lookup(_DTYPES, accelerator["compute_dtype"], "accelerator.compute_dtype")
-    check_arguments("model", entry.constructor, {k: v for k, v in model.items() if k not in entry.networks}, tuple(supplied) + tuple(entry.networks))
+    check_arguments(
+        "model",
+        entry.constructor,
+        {k: v for k, v in model.items() if k not in entry.networks},
+        tuple(supplied) + tuple(entry.networks),
+    )
     for name, table in entry.networks.items():
         if name not in model:
             raise UserError(f"model.{name} is missing; it names a network, one of {', '.join(sorted(table))}")
@@ -97,7 +108,9 @@ def family(config: Mapping[str, Any], spec: Any, total_steps: int) -> Family:
 
 def _call_known(function: Callable, *args: Any, options: Mapping[str, Any]) -> Any:
     """``function`` with those of the options that it names."""
-    return function(*args, **{name: options[name] for name in inspect.signature(function).parameters if name in options})
+    return function(
+        *args, **{name: options[name] for name in inspect.signature(function).parameters if name in options}
+    )
 
 
 def _optimizers(section: Mapping[str, Any], total_steps: int) -> dict[str, Optimizer]:
@@ -143,7 +156,9 @@ def check_arguments(where: str, constructor: Callable, options: Mapping[str, Any
     """Every option is an argument of ``constructor``, of its type, and none that has no default is missing."""
     parameters = inspect.signature(constructor).parameters
     hints = typing.get_type_hints(constructor.__init__ if inspect.isclass(constructor) else constructor)
-    accepted = [name for name in parameters if name not in (*supplied, "parent", "name") or (name == "name" and name in options)]
+    accepted = [
+        name for name in parameters if name not in (*supplied, "parent", "name") or (name == "name" and name in options)
+    ]
     for name, value in options.items():
         if name not in accepted:
             near = difflib.get_close_matches(name, accepted, 1)
@@ -216,7 +231,11 @@ def _check_sections(config: Mapping[str, Any]) -> None:
             _check_type(f"{prefix}{name}", section[name], kind if kind is not dict else dict[str, Any])
             if kind is dict and not isinstance(section[name], dict):
                 raise UserError(f"{prefix}{name} is a {type(section[name]).__name__}; accepted: a section")
-            if kind is int and name != "devices" and section[name] < (0 if name in ("seed", "prefetch", "memory_budget_mb") else 1):
+            if (
+                kind is int
+                and name != "devices"
+                and section[name] < (0 if name in ("seed", "prefetch", "memory_budget_mb") else 1)
+            ):
                 raise UserError(f"{prefix}{name}={section[name]} is too small; accepted: a positive whole number")
     if config["checkpoint"]["mode"] not in ("min", "max"):
         raise UserError(f"checkpoint.mode={config['checkpoint']['mode']!r} is unknown; accepted: max, min")

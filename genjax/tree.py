@@ -47,5 +47,9 @@ def lerp(a: Any, b: Any, weight: Array | float) -> Any:
 
 def table(tree: Any) -> str:
     """Markdown table of every leaf: name, shape, dtype, number of values; then the total."""
-    rows = [f"| {name} | {tuple(leaf.shape)} | {leaf.dtype} | {leaf.size:,} |" for name, leaf in named_leaves(tree).items()]
-    return "\n".join(["| name | shape | dtype | values |", "|---|---|---|---:|", *rows, f"| total | | | {size(tree):,} |"])
+    rows = [
+        f"| {name} | {tuple(leaf.shape)} | {leaf.dtype} | {leaf.size:,} |" for name, leaf in named_leaves(tree).items()
+    ]
+    return "\n".join(
+        ["| name | shape | dtype | values |", "|---|---|---|---:|", *rows, f"| total | | | {size(tree):,} |"]
+    )

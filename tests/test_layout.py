@@ -41,7 +41,7 @@ ALLOWED = {
     "genjax.networks": GROUND | {"genjax.ops"},
     "genjax.families": BELOW_FAMILIES,
     "genjax.tasks": BELOW_FAMILIES | BASE,
-    "genjax.evaluators": BELOW_FAMILIES | BASE | {"genjax.io.images"},
+    "genjax.evaluators": BELOW_FAMILIES | BASE,
     "genjax.io": GROUND | BASE,
     "genjax.train": GROUND | BASE | {"genjax.data", "genjax.evaluators.base", "genjax.io"},
     # The table that binds the parts together may see them all; nothing but the experiments sees it.

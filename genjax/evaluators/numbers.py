@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from genjax.evaluators.base import Context, Report, to_uint8
-from genjax.io.images import confusion_figure
+from genjax.evaluators.figures import confusion_figure
 from genjax.metrics import classification
 from genjax.metrics.reduce import MaskedMean
 

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 
 from genjax.evaluators.base import Context, Report, to_uint8
-from genjax.io.images import grid, side_by_side
+from genjax.evaluators.figures import grid, side_by_side
 from genjax.rng import example_keys
 
 
@@ -61,4 +61,6 @@ class Interpolations:
         batch = context.examples(self.rows)
         keys = example_keys(context.key("interpolate"), np.asarray(batch["index"]))
         images = np.asarray(interpolate(context.state, context.place(batch), context.place(keys), num=self.num))
-        return Report(images={"interpolations": grid(to_uint8(images.reshape(-1, *images.shape[2:])), columns=self.num)})
+        return Report(
+            images={"interpolations": grid(to_uint8(images.reshape(-1, *images.shape[2:])), columns=self.num)}
+        )

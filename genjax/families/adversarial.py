@@ -25,9 +25,7 @@ class Player(Protocol):
         ...
 
 
-def _update(
-    state: TrainState, name: str, loss_fn: Callable, optimizer: Optimizer
-) -> tuple[TrainState, Metrics]:
+def _update(state: TrainState, name: str, loss_fn: Callable, optimizer: Optimizer) -> tuple[TrainState, Metrics]:
     """One optimizer update of one player: ``loss_fn(variables) -> (loss [B], metrics, collections)``."""
 
     def scalar_loss(params):

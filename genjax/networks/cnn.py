@@ -29,7 +29,9 @@ class CNN(nn.Module):
     def __post_init__(self):
         super().__post_init__()
         if len(self.features) != len(self.strides):
-            raise ValueError(f"cnn: {len(self.features)} features but {len(self.strides)} strides; give one of each per layer")
+            raise ValueError(
+                f"cnn: {len(self.features)} features but {len(self.strides)} strides; give one of each per layer"
+            )
 
     @nn.compact
     def __call__(self, x_BHWC: Array, train: bool) -> Array:

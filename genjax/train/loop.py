@@ -161,7 +161,6 @@ class _Loop:
             )
         self.window.append(values)
 
-
     def _log(self, skipped: int) -> None:
         """Writes the means over the steps since the last log."""
         self._read_pending()

@@ -31,7 +31,9 @@ def make_schedule(name: str, total_steps: int, warmup_steps: int) -> Callable[[A
     """Multiplier of the learning rate: linear from 0 over ``warmup_steps``, then the named decay to ``total_steps``."""
     decay = lookup(SCHEDULES, name, "optim.schedule")
     if not 0 <= warmup_steps < max(total_steps, 1):
-        raise UserError(f"optim.warmup_steps={warmup_steps} must be at least 0 and less than the {total_steps} steps of the run")
+        raise UserError(
+            f"optim.warmup_steps={warmup_steps} must be at least 0 and less than the {total_steps} steps of the run"
+        )
 
     def schedule(step: Array) -> Array:
         step = jnp.asarray(step, jnp.float32)
@@ -76,7 +78,9 @@ def adam(
 ) -> Optimizer:
     """Adam (Kingma & Ba 2015), with decoupled weight decay (Loshchilov & Hutter 2019) where that is not 0."""
     direction = optax.scale_by_adam(b1, b2, eps)
-    return _optimizer(direction, learning_rate, weight_decay, clip_norm, make_schedule(schedule, total_steps, warmup_steps))
+    return _optimizer(
+        direction, learning_rate, weight_decay, clip_norm, make_schedule(schedule, total_steps, warmup_steps)
+    )
 
 
 def sgd(
@@ -91,7 +95,9 @@ def sgd(
 ) -> Optimizer:
     """Stochastic gradient descent with momentum; ``momentum=0`` for none."""
     direction = optax.trace(momentum, nesterov) if momentum else optax.identity()
-    return _optimizer(direction, learning_rate, weight_decay, clip_norm, make_schedule(schedule, total_steps, warmup_steps))
+    return _optimizer(
+        direction, learning_rate, weight_decay, clip_norm, make_schedule(schedule, total_steps, warmup_steps)
+    )
 
 
 OPTIMIZERS = {"adam": adam, "sgd": sgd}

@@ -38,7 +38,9 @@ class Progress:
         self._bar = None
         if self._stream.isatty():
             form = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
-            self._bar = tqdm(total=total, initial=start, unit="step", file=self._stream, bar_format=form, dynamic_ncols=True)
+            self._bar = tqdm(
+                total=total, initial=start, unit="step", file=self._stream, bar_format=form, dynamic_ncols=True
+            )
 
     def update(self, step: int, images_per_second: float, seconds_left: float, headline: Mapping[str, float]) -> None:
         """Shows where the run is; on a terminal at each call, otherwise at most every ``LINE_SECONDS``."""

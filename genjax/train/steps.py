@@ -59,10 +59,14 @@ class Trainer:
 
     def __init__(self, family: Family, mesh: Mesh, train_size: int, augment: Augment):
         if family.slice_size % mesh.size:
-            raise UserError(f"a batch of {family.slice_size} can't be split over {mesh.size} devices; use a multiple of {mesh.size}")
+            raise UserError(
+                f"a batch of {family.slice_size} can't be split over {mesh.size} devices; use a multiple of {mesh.size}"
+            )
         self.family, self.mesh, self.train_size, self.augment = family, mesh, train_size, augment
         self._init = jax.jit(self._initial_state, out_shardings=replicated(mesh))
-        self._resident = functools.cache(lambda steps: self._compile(functools.partial(self._run_resident, steps=steps)))
+        self._resident = functools.cache(
+            lambda steps: self._compile(functools.partial(self._run_resident, steps=steps))
+        )
         self._streamed = self._compile(self._run_streamed)
 
     def _compile(self, function: Callable) -> Callable:
