@@ -8,17 +8,17 @@ def get_config(arg=None):
     options = args.parse(arg)
     config = base(options)
     config.data = datasets.tfds("mnist")
-    config.total = "60 epochs"
+    config.total = "30 epochs"
     config.model = {
         "family": "vae",
-        "network": {"name": "conv_vae", "latent_dim": 100, "width": 32, "hidden": 0},
+        "network": {"name": "conv_vae", "latent_dim": 100, "width": 64, "hidden": 0},
         "conditional": False,
         "likelihood": "bernoulli",
         "beta": 1.0,
         "kl_warmup_steps": 0,
         "ema_decay": 0.999,
     }
-    config.optim = adam(1e-3, schedule="cosine")
+    config.optim = adam(2e-3, schedule="cosine", warmup_steps=500)
     config.evaluators = {
         "eval": {"name": "mean", "every": "1 epochs", "limit": 0},
         "bound": {"name": "importance_bound", "every": "end", "num_samples": 500, "limit": 0},
