@@ -27,21 +27,18 @@ def base(args: Args) -> ConfigDict:
     )
 
 
+_OPTIMIZER = {"weight_decay": 0.0, "clip_norm": 0.0, "schedule": "constant", "warmup_steps": 0}
+
+
 def adam(learning_rate: float, **options) -> ConfigDict:
     """Adam with every setting spelt out, so that each can be overridden from the command line."""
-    settings = {
-        "name": "adam",
-        "learning_rate": learning_rate,
-        "b1": 0.9,
-        "b2": 0.999,
-        "weight_decay": 0.0,
-        "clip_norm": 0.0,
-        "schedule": "constant",
-        "warmup_steps": 0,
-    }
-    unknown = options.keys() - settings.keys()
-    assert not unknown, unknown
-    return ConfigDict(settings | options)
+    return ConfigDict({"name": "adam", "learning_rate": learning_rate, "b1": 0.9, "b2": 0.999, **_OPTIMIZER, **options})
+
+
+def sgd(learning_rate: float, **options) -> ConfigDict:
+    """Momentum with every setting spelt out; ``weight_decay`` is decoupled from the gradient."""
+    settings = {"name": "sgd", "learning_rate": learning_rate, "momentum": 0.9, "nesterov": True}
+    return ConfigDict({**settings, **_OPTIMIZER, **options})
 
 
 def pictures(*names: str, every: str = "1 epochs") -> dict:

@@ -1,21 +1,21 @@
 """ResNet on Fashion-MNIST."""
 
 from configs import args, datasets
-from configs.base import adam, base, finish
+from configs.base import base, finish, sgd
 
 
 def get_config(arg=None):
     options = args.parse(arg)
     config = base(options)
     config.data = datasets.tfds("fashion_mnist", augment=("flip", "crop"))
-    config.total = "16 epochs"
+    config.total = "11 epochs"
     config.model = {
         "family": "classifier",
-        "network": {"name": "resnet", "width": 24, "blocks": (1, 1, 1), "stem_stride": 1},
+        "network": {"name": "resnet", "width": 16, "blocks": (2, 2, 2), "stem_stride": 1},
         "label_smoothing": 0.0,
         "ema_decay": 0.999,
     }
-    config.optim = adam(3e-3, schedule="cosine", warmup_steps=300, weight_decay=0.02)
+    config.optim = sgd(0.1, schedule="cosine", warmup_steps=300, weight_decay=5e-3)
     config.evaluators = {"eval": {"name": "classification", "every": "1 epochs", "bins": 15}}
     config.checkpoint.best = "eval/accuracy"
     return finish(config, options)
