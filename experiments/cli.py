@@ -53,12 +53,13 @@ def _parse(doc: str) -> list[str]:
 
 
 def _misspelt(error: Exception) -> str:
-    """What ml_collections says of an override whose key does not exist, on one line and with the flag as it was typed."""
+    """One line about an override whose key does not exist, from what ml_collections says, with the flag as typed."""
     text = str(error)
     key, near = re.search(r"'(\w+)", text), re.search(r'Did you mean "(\w+)"', text)
     names = (argument.partition("=")[0] for argument in sys.argv if argument.startswith("--config."))
     typed = next((name for name in names if key and key[1] in name.split(".")), "--config")
-    return f"{typed}: no such setting" + (f"; did you mean {near[1]!r}?" if near else "; the config file shows which there are")
+    hint = f"did you mean {near[1]!r}?" if near else "the config file shows which there are"
+    return f"{typed}: no such setting; {hint}"
 
 
 def config_of(flag: Any) -> dict[str, Any] | None:
@@ -67,4 +68,4 @@ def config_of(flag: Any) -> dict[str, Any] | None:
         return None if flag.value is None else dict(flag.value.items())
     except OSError as error:
         path = next((argument.partition("=")[2] for argument in sys.argv if argument.startswith("--config=")), "")
-        raise UserError(f"--config={path}: no such file; accepted: a config such as configs/vae/mnist_conv.py") from error
+        raise UserError(f"--config={path}: no such file; accepted: one such as configs/vae/mnist_conv.py") from error

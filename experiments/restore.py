@@ -9,11 +9,13 @@ from jax.sharding import Mesh
 
 from genjax import build
 from genjax.families.base import TrainState
+from genjax.io.checkpoint import Which
 from genjax.io.workdir import Workdir
 from genjax.train.loop import checkpoints_of
 from genjax.train.plan import Experiment
 from genjax.train.sharding import data_mesh, select_platform
 from genjax.train.steps import Functions, Trainer, compile_functions
+from genjax.types import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +27,14 @@ class Restored:
     mesh: Mesh
     state: TrainState
     functions: Functions
+
+
+def _which(checkpoint: str) -> Which:
+    if checkpoint == "latest" or checkpoint == "best":
+        return checkpoint
+    if checkpoint.isdigit():
+        return int(checkpoint)
+    raise UserError(f"--checkpoint={checkpoint}: accepted: latest, best or a step")
 
 
 def restore(path: str, checkpoint: str, accelerator: str) -> Restored:
@@ -45,6 +55,5 @@ def restore(path: str, checkpoint: str, accelerator: str) -> Restored:
     mesh = data_mesh(1)
     trainer = Trainer(plan.family, mesh, len(plan.train), plan.augment)
     abstract = trainer.abstract_state(plan.train.gather(np.zeros(1, np.int64)))
-    which = int(checkpoint) if checkpoint.isdigit() else checkpoint
-    state, _ = checkpoints_of(plan, workdir, read_only=True).restore(which, abstract)
+    state, _ = checkpoints_of(plan, workdir, read_only=True).restore(_which(checkpoint), abstract)
     return Restored(plan, workdir, mesh, state, compile_functions(plan.family))

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from genjax.data import augment, sources
 from genjax.data.base import Source, in_memory
 from genjax.evaluators import EVALUATORS
-from genjax.families import FAMILIES
+from genjax.families import FAMILIES, Entry
 from genjax.families.base import Family, Optimizer
 from genjax.train.duration import to_steps
 from genjax.train.optim import OPTIMIZERS
@@ -32,11 +32,11 @@ def experiment(config: Mapping[str, Any]) -> Experiment:
     Raises:
       UserError: a key is unknown, missing, of the wrong type, or names something that does not exist.
     """
-    config = to_plain(config)
+    config = dict(to_plain(config))
     _check_sections(config)
     train, test = data_splits(config)
     augmentation = augment.augment(tuple(config["data"]["augment"]))
-    entry = lookup(FAMILIES, config["model"]["family"], "model.family")
+    entry = _family_entry(config["model"])
     slices = _call_known(entry.batches_per_step, options=config["model"])
     steps = {"examples_per_step": config["batch_size"] * slices, "train_size": len(train)}
     total = to_steps(config["total"], "total", **steps)
@@ -78,7 +78,8 @@ def data_splits(config: Mapping[str, Any]) -> tuple[Source, Source]:
 def family(config: Mapping[str, Any], spec: Any, total_steps: int) -> Family:
     """The family the config names, for images of ``spec``."""
     model = dict(config["model"])
-    entry = lookup(FAMILIES, model.pop("family"), "model.family")
+    entry = _family_entry(model)
+    del model["family"]
     accelerator = config["accelerator"]
     accumulation = accelerator["accumulation"]
     supplied: dict[str, Any] = {"spec": spec, "slice_size": config["batch_size"]}
@@ -90,7 +91,7 @@ def family(config: Mapping[str, Any], spec: Any, total_steps: int) -> Family:
                 f"batch_size={config['batch_size']} is no multiple of accelerator.accumulation={accumulation}"
             )
         supplied |= {"slice_size": config["batch_size"] // accumulation, "accumulation": accumulation}
-    supplied |= _optimizers(config["optim"], total_steps)
+    supplied |= _optimizers(config["optim"], entry.constructor, total_steps)
     arguments = _call_known(entry.network_arguments, spec, options=model)
     arguments["dtype"] = lookup(_DTYPES, accelerator["compute_dtype"], "accelerator.compute_dtype")
     check_arguments(
@@ -106,17 +107,30 @@ def family(config: Mapping[str, Any], spec: Any, total_steps: int) -> Family:
     return construct("model", entry.constructor, model, **supplied)
 
 
+def _family_entry(model: Mapping[str, Any]) -> Entry:
+    if "family" not in model:
+        raise UserError(f"model.family is missing; accepted: {', '.join(sorted(FAMILIES))}")
+    return lookup(FAMILIES, model["family"], "model.family")
+
+
 def _call_known(function: Callable, *args: Any, options: Mapping[str, Any]) -> Any:
-    """``function`` with those of the options that it names."""
-    return function(
-        *args, **{name: options[name] for name in inspect.signature(function).parameters if name in options}
-    )
+    """``function`` with those of the model's options that it names."""
+    hints = typing.get_type_hints(function)
+    known = {name: options[name] for name in inspect.signature(function).parameters if name in options}
+    for name, value in known.items():
+        _check_type(f"model.{name}", value, hints[name])
+    return function(*args, **known)
 
 
-def _optimizers(section: Mapping[str, Any], total_steps: int) -> dict[str, Optimizer]:
-    """``{"optimizer": ...}`` of a section with a name, ``{"<network>_optimizer": ...}`` of one with a section each."""
-    if "name" in section:
+def _optimizers(section: Mapping[str, Any], family: Callable, total_steps: int) -> dict[str, Optimizer]:
+    """``{"optimizer": ...}`` of one section, or ``{"<network>_optimizer": ...}`` of a section for each network."""
+    networks = [name.removesuffix("_optimizer") for name in inspect.signature(family).parameters if "optimizer" in name]
+    if networks == ["optimizer"]:
         return {"optimizer": named("optim", OPTIMIZERS, section, total_steps=total_steps)}
+    if set(section) != set(networks):
+        raise UserError(
+            f"optim has {', '.join(section) or 'nothing'}; accepted: a section for each of {', '.join(networks)}"
+        )
     return {
         f"{network}_optimizer": named(f"optim.{network}", OPTIMIZERS, part, total_steps=total_steps)
         for network, part in section.items()
@@ -124,10 +138,20 @@ def _optimizers(section: Mapping[str, Any], total_steps: int) -> dict[str, Optim
 
 
 def _evaluator(name: str, section: Mapping[str, Any], cadence: Mapping[str, int]) -> Scheduled:
-    section = dict(section)
+    where = f"evaluators.{name}"
+    section = dict(_section(where, section))
+    if "every" not in section:
+        raise UserError(f"{where}.every is missing; accepted: a duration such as '5 epochs', or 'end'")
     every = section.pop("every")
-    steps = None if every == "end" else to_steps(every, f"evaluators.{name}.every", **cadence)
-    return Scheduled(name, named(f"evaluators.{name}", EVALUATORS, section), steps)
+    _check_type(f"{where}.every", every, str)
+    steps = None if every == "end" else to_steps(every, f"{where}.every", **cadence)
+    return Scheduled(name, named(where, EVALUATORS, section), steps)
+
+
+def _section(where: str, value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise UserError(f"{where} is a {type(value).__name__}; accepted: a section")
+    return value
 
 
 def named(where: str, table: Mapping[str, Callable], section: Mapping[str, Any], **supplied: Any) -> Any:
@@ -135,14 +159,14 @@ def named(where: str, table: Mapping[str, Callable], section: Mapping[str, Any],
 
     ``supplied`` are arguments that do not come from the config; one the constructor does not take is left out.
     """
-    if "name" not in section:
+    if "name" not in _section(where, section):
         raise UserError(f"{where}.name is missing; accepted: {', '.join(sorted(table))}")
     options = {key: value for key, value in section.items() if key != "name"}
     return construct(where, lookup(table, section["name"], f"{where}.name"), options, **supplied)
 
 
 def construct(where: str, constructor: Callable, options: Mapping[str, Any], **supplied: Any) -> Any:
-    """``constructor(**options, **supplied)`` after checking names and types; its ``ValueError`` becomes a ``UserError``."""
+    """``constructor(**options, **supplied)`` after checking names and types; its ``ValueError`` is the user's too."""
     parameters = inspect.signature(constructor).parameters
     supplied = {name: value for name, value in supplied.items() if name in parameters}
     check_arguments(where, constructor, options, tuple(supplied))
@@ -229,8 +253,8 @@ def _check_sections(config: Mapping[str, Any]) -> None:
             if name not in section:
                 raise UserError(f"{prefix}{name} is missing")
             _check_type(f"{prefix}{name}", section[name], kind if kind is not dict else dict[str, Any])
-            if kind is dict and not isinstance(section[name], dict):
-                raise UserError(f"{prefix}{name} is a {type(section[name]).__name__}; accepted: a section")
+            if kind is dict:
+                _section(f"{prefix}{name}", section[name])
             if (
                 kind is int
                 and name != "devices"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import zlib
 
 import jax
+from jax.typing import ArrayLike
 
 from genjax.types import Array, Key
 
@@ -28,6 +29,6 @@ def stream(key: Key, name: str) -> Key:
     return jax.random.fold_in(key, zlib.crc32(name.encode()))
 
 
-def example_keys(key: Key, index: Array) -> Key:
+def example_keys(key: Key, index: ArrayLike) -> Key:
     """One key per example, ``[B]``, from its index ``[B]``: the same at any batch size."""
     return jax.vmap(lambda i: jax.random.fold_in(key, i))(index)

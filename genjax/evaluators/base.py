@@ -104,7 +104,7 @@ class Context:
         return np.concatenate(parts)[:count]
 
     def default_labels(self, num: int) -> np.ndarray:
-        """Labels for ``num`` samples: every class in turn, so that a grid of ``classes`` columns has a class a column."""
+        """Labels int32 ``[num]``, every class in turn: a grid of ``classes`` columns then has a class a column."""
         return (np.arange(num) % max(self.spec.classes, 1)).astype(np.int32)
 
 

@@ -18,8 +18,8 @@ class Entry:
     Attributes:
       constructor: its keyword arguments are the keys of the config's ``model`` section.
       networks: for each of them that is a network, the table of its names.
-      network_arguments: ``(spec, model options it names) -> arguments`` that the data decides; every network takes those
-        it knows.
+      network_arguments: ``(spec, model options it names) -> arguments`` that the data decides; each network takes
+        those it knows.
       batches_per_step: ``(model options it names) -> batches`` of the config's size that one step consumes.
     """
 

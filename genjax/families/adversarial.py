@@ -71,7 +71,8 @@ def adversarial_train_step(
 
     def train_step(state: TrainState, batch: Batch, key: Key) -> tuple[TrainState, Metrics]:
         def body(state, inputs):
-            return discriminator_update(state, *inputs, discriminator_loss, optimizers[DISCRIMINATOR])
+            piece, piece_key = inputs
+            return discriminator_update(state, piece, piece_key, discriminator_loss, optimizers[DISCRIMINATOR])
 
         keys = jax.random.split(rng.stream(key, DISCRIMINATOR), discriminator_updates)
         state, d_metrics = scan_slices(body, state, (batch, keys), discriminator_updates)

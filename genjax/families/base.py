@@ -169,7 +169,7 @@ def update_ema(state: TrainState, decay: float) -> TrainState:
 
 
 def scan_slices(body: Callable, carry: Any, slices: Any, count: int) -> tuple[Any, Any]:
-    """``lax.scan`` of ``body`` over M slices; a single slice is not wrapped in a loop, which XLA's CPU backend runs slower."""
+    """``lax.scan`` of ``body`` over M slices; a single one is called as it is, since a loop has its cost on a CPU."""
     if count == 1:
         carry, out = body(carry, jax.tree.map(lambda x: x[0], slices))
         return carry, jax.tree.map(lambda x: x[None], out)

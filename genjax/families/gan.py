@@ -15,7 +15,7 @@ from genjax import rng
 from genjax.families.adversarial import DISCRIMINATOR, GENERATOR, adversarial_train_step
 from genjax.families.base import Family, Optimizer, condition_classes, new_state, to_signed
 from genjax.objectives.adversarial import GENERATOR_LOSSES, discriminator_loss
-from genjax.types import Array, Batch, ImageSpec, Key, lookup
+from genjax.types import Array, Batch, ImageSpec, Key, UserError, lookup
 
 
 def network_arguments(spec: ImageSpec, conditional: bool = False) -> dict[str, Any]:
@@ -25,6 +25,8 @@ def network_arguments(spec: ImageSpec, conditional: bool = False) -> dict[str, A
 
 def batches_per_step(discriminator_updates: int = 1) -> int:
     """Real batches that one step consumes."""
+    if discriminator_updates < 1:
+        raise UserError(f"model.discriminator_updates={discriminator_updates}; accepted: at least 1")
     return discriminator_updates
 
 

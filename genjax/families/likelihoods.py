@@ -49,7 +49,9 @@ def _binarize(key: Key, image: Array) -> Array:
 
 def _dequantize(key: Key, image: Array) -> Array:
     """(k + u) / 256 with u ~ U[0, 1), in [0, 1) (Theis et al. 2016, section 3.1)."""
-    return (image.astype(jnp.float32) + _uniform(key, image.shape)) / 256.0
+    # 16 bits of u fit beside the 8 of k; with more, the sum could be rounded up to the next value.
+    u = jnp.floor(_uniform(key, image.shape) * 2.0**16) / 2.0**16
+    return (image.astype(jnp.float32) + u) / 256.0
 
 
 def _split(outputs: Array, lowest: float) -> tuple[Array, Array]:

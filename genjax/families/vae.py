@@ -120,7 +120,7 @@ def vae(
         return sum_values(model.log_prob(x, decode(variables, z, labels))) + log_prior - log_posterior
 
     def importance_bound(state, batch, key, num):
-        """log (1/num) sum of ``num`` importance weights (Burda et al. 2016, eq. 8), ``[B]``; one draw in memory at a time."""
+        """log (1/num) sum of ``num`` importance weights (Burda et al. 2016, eq. 8), ``[B]``, one draw at a time."""
 
         def body(carry, draw):
             return jnp.logaddexp(carry, log_weight(state, batch, key, draw)), None

@@ -93,4 +93,4 @@ def _operands(layer: Conv | ConvTranspose, x: jax.Array, kernel_shape: tuple[int
         raise ValueError(f"{type(layer).__name__}: {sizes} must be two positive ints and one")
     kernel = layer.param("kernel", layer.kernel_init, kernel_shape)
     bias = layer.param("bias", layer.bias_init, (layer.features,)) if layer.use_bias else None
-    return promote_dtype(x, kernel, bias, dtype=layer.dtype)
+    return tuple(promote_dtype(x, kernel, bias, dtype=layer.dtype))

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 import re
+from fractions import Fraction
 
 from genjax.types import UserError
 
-_FORM = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?(?:e[0-9]+)?)\s*(steps?|epochs?|examples?|%)\s*")
+_FORM = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?(?:e[0-9]{1,2})?)\s*(steps?|epochs?|examples?|%)\s*")
 
 
 def to_steps(text: str, where: str, examples_per_step: int, train_size: int, total_steps: int | None = None) -> int:
-    """Number of steps, at least 1.
+    """Number of steps, rounded up.
 
     Args:
       text: a number and a unit.
@@ -24,9 +25,17 @@ def to_steps(text: str, where: str, examples_per_step: int, train_size: int, tot
     units = "steps, epochs, examples" + ("" if total_steps is None else " or %")
     if match is None or (match[2] == "%" and total_steps is None):
         raise UserError(f"{where}={text!r} is no duration; accepted: a number and one of {units}, such as '20 epochs'")
-    number, unit = float(match[1]), match[2].rstrip("s")
-    scale = {"step": 1.0, "epoch": train_size / examples_per_step, "example": 1.0 / examples_per_step}
-    steps = number * ((total_steps or 0) / 100 if unit == "%" else scale[unit])
-    if steps <= 0:
+    unit = match[2].rstrip("s")
+    scale = {
+        "step": Fraction(1),
+        "epoch": Fraction(train_size, examples_per_step),
+        "example": Fraction(1, examples_per_step),
+        "%": Fraction(total_steps or 0, 100),
+    }
+    # Exact: a third of an epoch, three times, must not be rounded up to a step more.
+    steps = math.ceil(Fraction(match[1]) * scale[unit])
+    if steps < 1:
         raise UserError(f"{where}={text!r} must be more than zero")
-    return max(1, math.ceil(steps - 1e-9))
+    if steps >= 2**31:
+        raise UserError(f"{where}={text!r} is too long; accepted: less than 2^31 steps")
+    return steps

@@ -157,7 +157,7 @@ class _Loop:
             named = {name: value[first] for name, value in bad.items() if at[name] == first}
             raise DivergedError(
                 f"step {step - count + first + 1}: {numbers(named)}; training stopped. "
-                f"The last checkpoint is step {self.checkpoints.latest_step()}; try a lower learning rate or optim.clip_norm"
+                f"The last checkpoint is step {self.checkpoints.latest_step()}; try a lower learning rate"
             )
         self.window.append(values)
 

@@ -1,4 +1,4 @@
-"""Optimizers by name. The learning rate stays outside the optax chain, in ``state.hparams``, where a sweep can reach it."""
+"""Optimizers by name. The learning rate stays out of the optax chain: it is in ``state.hparams``, where a sweep is."""
 
 from __future__ import annotations
 
@@ -52,6 +52,9 @@ def _optimizer(
 ) -> Optimizer:
     if learning_rate <= 0:
         raise UserError(f"optim.learning_rate={learning_rate} must be positive")
+    for name, value in {"weight_decay": weight_decay, "clip_norm": clip_norm}.items():
+        if value < 0:
+            raise UserError(f"optim.{name}={value} must not be negative; 0 turns it off")
     chain = [direction]
     if clip_norm:
         chain.insert(0, optax.clip_by_global_norm(clip_norm))

@@ -51,7 +51,7 @@ class Experiment:
 
 
 def calls(start: int, total: int, steps_per_call: int, cadences: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """(first step, number of steps) of each compiled call: as many as allowed without passing a step where something is due."""
+    """(first step, number of steps) of each compiled call: as many as allowed without passing a step with duties."""
     step = start
     while step < total:
         due = min(every - step % every for every in cadences)
