@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ml_collections import ConfigDict
 
 from configs.accelerators import accelerator
@@ -52,9 +54,9 @@ def smoke(config: ConfigDict) -> ConfigDict:
     config.update({"batch_size": 8, "total": "4 steps", "log_every": "2 steps", "eval_batch_size": 32})
     config.checkpoint.every = "2 steps"
     config.data.train, config.data.test = f"{config.data.train}[:64]", f"{config.data.test}[:40]"
-    optim = config.optim.to_dict()
-    for network in [None] if "name" in optim else optim:
-        (config.optim if network is None else config.optim[network]).warmup_steps = 0
+    optim: Any = config.optim
+    for section in [optim] if "name" in optim else optim.values():
+        section.warmup_steps = 0
     for section in config.evaluators.values():
         section.every = "end" if section.every == "end" else "2 steps"
         for key, small in {"num_samples": 3, "rows": 2}.items():

@@ -8,7 +8,7 @@ def get_config(arg=None):
     options = args.parse(arg)
     config = base(options)
     config.data = datasets.tfds("mnist")
-    config.total = "30 epochs"
+    config.total = "40 epochs"
     config.model = {
         "family": "vae",
         "network": {"name": "conv_vae", "latent_dim": 100, "width": 64, "hidden": 0},
@@ -22,7 +22,7 @@ def get_config(arg=None):
     config.evaluators = {
         "eval": {"name": "mean", "every": "1 epochs", "limit": 0},
         "bound": {"name": "importance_bound", "every": "end", "num_samples": 500, "limit": 0},
-        **pictures("samples", "reconstructions", "interpolations", every="5 epochs"),
+        **pictures("samples", "reconstructions", "interpolations", every="10 epochs"),
     }
     config.checkpoint.best = "eval/elbo"
     return finish(config, options)
