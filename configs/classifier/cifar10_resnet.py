@@ -1,4 +1,10 @@
-"""ResNet on CIFAR-10."""
+"""ResNet on CIFAR-10.
+
+python -m experiments.train --config=configs/classifier/cifar10_resnet.py:accelerator=gpu --workdir=runs/cifar10_resnet
+
+Expected: not run in full yet; meant for an accelerator.
+Paper: He et al. 2016, Deep residual learning for image recognition.
+"""
 
 from configs import args, datasets
 from configs.base import adam, base, finish

@@ -1,4 +1,9 @@
-"""Three-layer CNN on the embedded 8x8 digits."""
+"""Three-layer CNN on the embedded 8x8 digits.
+
+python -m experiments.train --config=configs/classifier/digits_cnn.py:accelerator=cpu --workdir=runs/digits_cnn
+
+Expected: not run in full yet.
+"""
 
 from configs import args, datasets
 from configs.base import adam, base, finish

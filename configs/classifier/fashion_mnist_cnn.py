@@ -1,4 +1,10 @@
-"""Three-layer CNN on Fashion-MNIST."""
+"""Three-layer CNN on Fashion-MNIST.
+
+python -m experiments.train --config=configs/classifier/fashion_mnist_cnn.py:accelerator=cpu --workdir=runs/fashion_mnist_cnn
+
+Expected: not run in full yet.
+Paper: Kingma & Ba 2015 (Adam).
+"""
 
 from configs import args, datasets
 from configs.base import adam, base, finish

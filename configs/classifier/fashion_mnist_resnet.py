@@ -1,4 +1,10 @@
-"""ResNet on Fashion-MNIST."""
+"""ResNet-14 on Fashion-MNIST.
+
+python -m experiments.train --config=configs/classifier/fashion_mnist_resnet.py:accelerator=cpu --workdir=runs/fashion_mnist_resnet
+
+Expected: not run in full yet.
+Paper: He et al. 2016, Deep residual learning for image recognition.
+"""
 
 from configs import args, datasets
 from configs.base import base, finish, sgd

@@ -1,4 +1,10 @@
-"""DCGAN on CIFAR-10."""
+"""DCGAN on CIFAR-10.
+
+python -m experiments.train --config=configs/gan/cifar10_dcgan.py:accelerator=gpu --workdir=runs/cifar10_dcgan
+
+Expected: not run in full yet; meant for an accelerator.
+Paper: Radford et al. 2016, DCGAN.
+"""
 
 from configs import args, datasets
 from configs.base import adam, base, finish, pictures

@@ -1,4 +1,10 @@
-"""Class-conditional DCGAN on the embedded 8x8 digits: no download, about two minutes on two CPU cores."""
+"""Class-conditional DCGAN on the embedded 8x8 digits: the demo, no download.
+
+python -m experiments.train --config=configs/gan/digits_dcgan.py:accelerator=cpu --workdir=runs/digits_dcgan
+
+Expected: not run in full yet.
+Paper: Mirza & Osindero 2014; Radford et al. 2016.
+"""
 
 from configs import args, datasets
 from configs.base import adam, base, finish, pictures

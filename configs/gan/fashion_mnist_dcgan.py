@@ -1,4 +1,10 @@
-"""DCGAN on Fashion-MNIST."""
+"""DCGAN on Fashion-MNIST.
+
+python -m experiments.train --config=configs/gan/fashion_mnist_dcgan.py:accelerator=cpu --workdir=runs/fashion_mnist_dcgan
+
+Expected: not run in full yet.
+Paper: Goodfellow et al. 2014, Generative adversarial nets; Radford et al. 2016, DCGAN.
+"""
 
 from configs import args, datasets
 from configs.base import adam, base, finish, pictures

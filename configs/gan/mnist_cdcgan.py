@@ -1,4 +1,10 @@
-"""Class-conditional DCGAN (cGAN) on MNIST."""
+"""Class-conditional DCGAN (cGAN) on MNIST.
+
+python -m experiments.train --config=configs/gan/mnist_cdcgan.py:accelerator=cpu --workdir=runs/mnist_cdcgan
+
+Expected: not run in full yet.
+Paper: Mirza & Osindero 2014, Conditional generative adversarial nets; Radford et al. 2016, DCGAN.
+"""
 
 from configs import args, datasets
 from configs.base import adam, base, finish, pictures

@@ -1,4 +1,10 @@
-"""Convolutional VAE with a discretised-logistic likelihood on CIFAR-10."""
+"""Convolutional VAE with a discretised-logistic likelihood on CIFAR-10.
+
+python -m experiments.train --config=configs/vae/cifar10_conv.py:accelerator=gpu --workdir=runs/cifar10_conv
+
+Expected: not run in full yet; meant for an accelerator.
+Paper: Kingma & Welling 2014; Kingma et al. 2016 (likelihood).
+"""
 
 from configs import args, datasets
 from configs.base import adam, base, finish, pictures

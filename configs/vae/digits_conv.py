@@ -1,4 +1,10 @@
-"""Small convolutional VAE on the embedded 8x8 digits: no download, a minute on a laptop."""
+"""Class-conditional VAE on the embedded 8x8 digits, no download.
+
+python -m experiments.train --config=configs/vae/digits_conv.py:accelerator=cpu --workdir=runs/digits_conv
+
+Expected: not run in full yet.
+Paper: Kingma & Welling 2014; Sohn et al. 2015.
+"""
 
 from configs import args, datasets
 from configs.base import adam, base, finish, pictures

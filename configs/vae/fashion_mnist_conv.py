@@ -1,4 +1,10 @@
-"""Convolutional VAE on dynamically binarised Fashion-MNIST."""
+"""Convolutional VAE on dynamically binarised Fashion-MNIST.
+
+python -m experiments.train --config=configs/vae/fashion_mnist_conv.py:accelerator=cpu --workdir=runs/fashion_mnist_conv
+
+Expected: not run in full yet.
+Paper: Kingma & Welling 2014.
+"""
 
 from configs import args, datasets
 from configs.base import adam, base, finish, pictures

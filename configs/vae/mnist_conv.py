@@ -1,4 +1,10 @@
-"""Convolutional VAE on dynamically binarised MNIST."""
+"""Convolutional VAE on dynamically binarised MNIST.
+
+python -m experiments.train --config=configs/vae/mnist_conv.py:accelerator=cpu --workdir=runs/mnist_conv
+
+Expected: not run in full yet.
+Paper: Kingma & Welling 2014; the bound with 500 draws is Burda et al. 2016.
+"""
 
 from configs import args, datasets
 from configs.base import adam, base, finish, pictures
