@@ -14,7 +14,7 @@ def get_config(arg=None):
     options = args.parse(arg)
     config = base(options)
     config.data = datasets.tfds("fashion_mnist", augment=("flip", "crop"))
-    config.total = "11 epochs"
+    config.total = "8 epochs"
     config.model = {
         "family": "classifier",
         "network": {"name": "resnet", "width": 16, "blocks": (2, 2, 2), "stem_stride": 1},

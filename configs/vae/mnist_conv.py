@@ -14,7 +14,8 @@ def get_config(arg=None):
     options = args.parse(arg)
     config = base(options)
     config.data = datasets.tfds("mnist")
-    config.total = "40 epochs"
+    config.total = "30 epochs"
+    config.batch_size = 64
     config.model = {
         "family": "vae",
         "network": {"name": "conv_vae", "latent_dim": 100, "width": 64, "hidden": 0},
