@@ -6,7 +6,6 @@ import sys
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from genjax.evaluators.figures import confusion_figure, grid, side_by_side
 from genjax.types import UserError

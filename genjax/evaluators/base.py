@@ -129,6 +129,13 @@ class Evaluator(Protocol):
     def __call__(self, context: Context) -> Report: ...
 
 
+def check_at_least(lowest: int, **settings: int) -> None:
+    """Raises ValueError for a setting below ``lowest``."""
+    for name, value in settings.items():
+        if value < lowest:
+            raise ValueError(f"{name}={value} is too small; accepted: at least {lowest}")
+
+
 def to_uint8(image: np.ndarray | jax.Array) -> np.ndarray:
     """[0, 1] to 0..255, rounded to nearest."""
     return np.clip(np.asarray(image) * 255.0 + 0.5, 0, 255).astype(np.uint8)

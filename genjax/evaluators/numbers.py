@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from genjax.evaluators.base import Context, Report, to_uint8
+from genjax.evaluators.base import Context, Report, check_at_least, to_uint8
 from genjax.evaluators.figures import confusion_figure
 from genjax.metrics import classification
 from genjax.metrics.reduce import MaskedMean
@@ -35,6 +35,9 @@ class Mean:
 
     limit: int = 0
 
+    def __post_init__(self):
+        check_at_least(0, limit=self.limit)
+
     def __call__(self, context: Context) -> Report:
         key = context.key("eval_step")
         means, errors, count = _mean(
@@ -52,6 +55,9 @@ class Classification:
     """
 
     bins: int = 15
+
+    def __post_init__(self):
+        check_at_least(1, bins=self.bins)
 
     def __call__(self, context: Context) -> Report:
         logits_of = context.extra("logits", "classification")
@@ -93,6 +99,10 @@ class ImportanceBound:
 
     num_samples: int = 500
     limit: int = 0
+
+    def __post_init__(self):
+        check_at_least(1, num_samples=self.num_samples)
+        check_at_least(0, limit=self.limit)
 
     def __call__(self, context: Context) -> Report:
         bound = context.extra("importance_bound", "importance_bound")

@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 
-from genjax.evaluators.base import Context, Report, to_uint8
+from genjax.evaluators.base import Context, Report, check_at_least, to_uint8
 from genjax.evaluators.figures import grid, side_by_side
 from genjax.rng import example_keys
 
@@ -20,6 +20,9 @@ class Samples:
     """
 
     num: int = 60
+
+    def __post_init__(self):
+        check_at_least(1, num=self.num)
 
     def __call__(self, context: Context) -> Report:
         images = context.samples(context.seed, context.default_labels(self.num))
@@ -36,6 +39,9 @@ class Reconstructions:
     """
 
     num: int = 30
+
+    def __post_init__(self):
+        check_at_least(1, num=self.num)
 
     def __call__(self, context: Context) -> Report:
         reconstruct = context.extra("reconstruct", "reconstructions")
@@ -55,6 +61,9 @@ class Interpolations:
 
     rows: int = 6
     num: int = 10
+
+    def __post_init__(self):
+        check_at_least(1, rows=self.rows, num=self.num)
 
     def __call__(self, context: Context) -> Report:
         interpolate = context.extra("interpolate", "interpolations")

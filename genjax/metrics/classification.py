@@ -44,4 +44,5 @@ def wilson_interval(successes: float, count: int, z: float = 1.959964) -> tuple[
     p = successes / count
     centre = (p + z * z / (2 * count)) / (1 + z * z / count)
     half = z / (1 + z * z / count) * np.sqrt(p * (1 - p) / count + z * z / (4 * count * count))
-    return float(centre - half), float(centre + half)
+    # Rounding must not leave the proportion itself outside.
+    return 0.0 if successes <= 0 else float(centre - half), 1.0 if successes >= count else float(centre + half)

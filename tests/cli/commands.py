@@ -1,0 +1,110 @@
+"""How the tests run the commands: as processes of their own, or many in one interpreter (``driver.py``)."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from orbax.checkpoint import v1 as ocp
+
+from genjax.io.checkpoint import Checkpoints
+from genjax.io.writer import read_metrics
+
+ROOT = Path(__file__).parents[2]
+VAE, GAN, CLASSIFIER = (
+    f"{ROOT}/configs/{name}.py" for name in ("vae/digits_conv", "gan/digits_dcgan", "classifier/digits_cnn")
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """What a command left: exit status, output, and how many programs it compiled (-1 where nobody counted)."""
+
+    status: int
+    out: str
+    err: str
+    compiled: int = -1
+
+
+def environment(**changes: str) -> dict[str, str]:
+    """This process's, with the package importable from any folder."""
+    return {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "120", **changes}
+
+
+def train_arguments(config: str, workdir: Path, *overrides: str, arg: str = "accelerator=cpu,smoke") -> list[str]:
+    return [f"--config={config}:{arg}", f"--workdir={workdir}", *overrides]
+
+
+def start(module: str, *arguments: str, cwd: Path = ROOT, **options: Any) -> subprocess.Popen:
+    command = [sys.executable, "-u", "-m", f"experiments.{module}", *arguments]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, cwd=cwd, env=environment(), **(pipes | options))
+
+
+def run(module: str, *arguments: str, cwd: Path = ROOT) -> Answer:
+    """One command in a process of its own."""
+    process = start(module, *arguments, cwd=cwd)
+    out, err = process.communicate(timeout=300)
+    return Answer(process.returncode, out, err)
+
+
+def run_many(commands: Sequence[tuple[str, Sequence[str]]], cwd: Path = ROOT) -> list[Answer]:
+    """Commands (module, arguments), one after the other in one fresh interpreter."""
+    cases = [{"module": f"experiments.{module}", "arguments": list(args), "cwd": str(cwd)} for module, args in commands]
+    result = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("driver.py"))],
+        input=json.dumps(cases),
+        capture_output=True,
+        text=True,
+        env=environment(),
+        timeout=500,
+    )
+    assert result.returncode == 0, result.stderr
+    return [Answer(**answer) for answer in json.loads(result.stdout)]
+
+
+def one_line(answer: Answer) -> str:
+    """The line of an error the user can mend."""
+    assert answer.status == 2, answer
+    lines = answer.err.splitlines()
+    assert len(lines) == 1 and lines[0].startswith("error: "), answer.err
+    assert answer.out == ""
+    return lines[0]
+
+
+def snapshot(folder: Path) -> dict[str, tuple[bytes, int]]:
+    """Content and time of modification of every file below a folder."""
+    paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    return {str(path.relative_to(folder)): (path.read_bytes(), path.stat().st_mtime_ns) for path in paths}
+
+
+def records(workdir: Path) -> list[Mapping[str, Any]]:
+    """metrics.jsonl without what the clock decides."""
+    clocked = lambda name: name == "time" or name.startswith("speed/")  # noqa: E731
+    return [{k: v for k, v in r.items() if not clocked(k)} for r in read_metrics(workdir / "metrics.jsonl")]
+
+
+def checkpoint_steps(workdir: Path) -> list[int]:
+    return Checkpoints(workdir / "checkpoints", read_only=True).steps()
+
+
+def read(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+def checkpoint_arrays(workdir: Path) -> dict[str, Any]:
+    """The arrays of the latest checkpoint by path."""
+    path = workdir / "checkpoints" / str(checkpoint_steps(workdir)[-1])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Orbax would rather be told where the arrays go
+        leaves = jax.tree_util.tree_leaves_with_path(ocp.load(path))
+    return {jax.tree_util.keystr(name): np.asarray(leaf) for name, leaf in leaves}
