@@ -48,16 +48,26 @@ def _parse(doc: str) -> list[str]:
         return flags.FLAGS(sys.argv)[1:]
     except flags.Error as error:
         raise UserError(str(error)) from error
+    except SyntaxError as error:
+        raise UserError(f"--config: {error.filename}, line {error.lineno}: {error.msg}") from error
     except (AttributeError, KeyError) as error:
-        raise UserError(_misspelt(error)) from error
+        line = _misspelt(error)
+        if line is None:
+            raise  # a bug in the config file, whose place the traceback shows
+        raise UserError(line) from error
 
 
-def _misspelt(error: Exception) -> str:
-    """One line about an override whose key does not exist, from what ml_collections says, with the flag as typed."""
+def _misspelt(error: Exception) -> str | None:
+    """One line about an override whose key does not exist, from what ml_collections says, with the flag as typed.
+
+    None when no override names the key.
+    """
     text = str(error)
     key, near = re.search(r"'(\w+)", text), re.search(r'Did you mean "(\w+)"', text)
     names = (argument.partition("=")[0] for argument in sys.argv if argument.startswith("--config."))
-    typed = next((name for name in names if key and key[1] in name.split(".")), "--config")
+    typed = next((name for name in names if key and key[1] in name.split(".")), None)
+    if typed is None:
+        return None
     hint = f"did you mean {near[1]!r}?" if near else "the config file shows which there are"
     return f"{typed}: no such setting; {hint}"
 

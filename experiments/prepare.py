@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         builder, done = preparing.prepare(arguments.name, source=arguments.source, data_dir=arguments.data_dir)
     except UserError as error:
-        print(error, file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return 2
     splits = ", ".join(f"{name} {info.num_examples:,}" for name, info in builder.info.splits.items())
     print("\n".join([*done, f"{arguments.name} is in {builder.data_path}: {splits}"]))

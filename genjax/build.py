@@ -258,8 +258,11 @@ def _check_sections(config: Mapping[str, Any]) -> None:
             if (
                 kind is int
                 and name != "devices"
-                and section[name] < (0 if name in ("seed", "prefetch", "memory_budget_mb") else 1)
+                and section[name] < (lowest := 0 if name in ("seed", "prefetch", "memory_budget_mb") else 1)
             ):
-                raise UserError(f"{prefix}{name}={section[name]} is too small; accepted: a positive whole number")
+                wanted = "a positive whole number" if lowest else "a whole number from 0"
+                raise UserError(f"{prefix}{name}={section[name]} is too small; accepted: {wanted}")
+    if config["seed"] >= 2**32:
+        raise UserError(f"seed={config['seed']} is too large; accepted: 0 to {2**32 - 1}")
     if config["checkpoint"]["mode"] not in ("min", "max"):
         raise UserError(f"checkpoint.mode={config['checkpoint']['mode']!r} is unknown; accepted: max, min")

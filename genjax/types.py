@@ -40,6 +40,20 @@ def lookup(table: Mapping[str, Any], name: str, where: str) -> Any:
     return table[name]
 
 
+def check_fraction(**values: float) -> None:
+    """Raises ValueError unless every value is in [0, 1)."""
+    for name, value in values.items():
+        if not 0 <= value < 1:
+            raise ValueError(f"{name}={value} is out of range; accepted: at least 0 and below 1")
+
+
+def check_positive(**values: int) -> None:
+    """Raises ValueError unless every value is at least 1."""
+    for name, value in values.items():
+        if value < 1:
+            raise ValueError(f"{name}={value} is too small; accepted: at least 1")
+
+
 @dataclasses.dataclass(frozen=True)
 class ImageSpec:
     """What a data set says about its images; configs never repeat it.

@@ -273,7 +273,7 @@ WRONG = [
     ("vae", {"accelerator__accumulation": 3}, "batch_size=8 is no multiple of accelerator.accumulation=3"),
     ("gan", {"accelerator__accumulation": 2}, "accelerator.accumulation=2: this family does not accumulate"),
     ("vae", {"optim__warmup_steps": 9}, "optim.warmup_steps=9 must be at least 0 and less than the 9 steps"),
-    ("classifier", {"model__network__strides": (1, 2)}, "model.network: cnn: 1 features but 2 strides"),
+    ("classifier", {"model__network__strides": (1, 2)}, "model.network: 1 features but 2 strides"),
     # What the data can't do.
     ("vae", {"images": "plain", "model__conditional": True}, "model.conditional=True needs labels; this data set has"),
     ("gan", {"images": "plain", "model__conditional": True}, "model.conditional=True needs labels; this data set has"),

@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 def prepare(name: str, folder: Path, train: int, test: int) -> None:
-    """Prepares ``name`` (mnist or fashion_mnist) in ``folder``; in a process of its own, since TFDS leaves files open."""
+    """Prepares mnist or fashion_mnist in ``folder``, in a process of its own, since TFDS leaves files open."""
     folder.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, __file__, name, str(folder), str(train), str(test)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)

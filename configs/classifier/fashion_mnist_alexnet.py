@@ -1,6 +1,6 @@
 """AlexNet scaled down, on Fashion-MNIST.
 
-python -m experiments.train --config=configs/classifier/fashion_mnist_alexnet.py:accelerator=cpu --workdir=runs/fashion_mnist_alexnet
+python -m experiments.train --config=configs/classifier/fashion_mnist_alexnet.py:accelerator=cpu --workdir=runs/alexnet
 
 Expected: not run in full yet.
 Paper: Krizhevsky et al. 2012, ImageNet classification with deep convolutional neural networks.

@@ -1,6 +1,6 @@
 """Three-layer CNN on Fashion-MNIST.
 
-python -m experiments.train --config=configs/classifier/fashion_mnist_cnn.py:accelerator=cpu --workdir=runs/fashion_mnist_cnn
+python -m experiments.train --config=configs/classifier/fashion_mnist_cnn.py:accelerator=cpu --workdir=runs/cnn
 
 Expected: not run in full yet.
 Paper: Kingma & Ba 2015 (Adam).

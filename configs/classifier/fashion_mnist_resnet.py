@@ -1,6 +1,6 @@
 """ResNet-14 on Fashion-MNIST.
 
-python -m experiments.train --config=configs/classifier/fashion_mnist_resnet.py:accelerator=cpu --workdir=runs/fashion_mnist_resnet
+python -m experiments.train --config=configs/classifier/fashion_mnist_resnet.py:accelerator=cpu --workdir=runs/resnet
 
 Expected: not run in full yet.
 Paper: He et al. 2016, Deep residual learning for image recognition.

@@ -1,6 +1,6 @@
 """DCGAN on Fashion-MNIST.
 
-python -m experiments.train --config=configs/gan/fashion_mnist_dcgan.py:accelerator=cpu --workdir=runs/fashion_mnist_dcgan
+python -m experiments.train --config=configs/gan/fashion_mnist_dcgan.py:accelerator=cpu --workdir=runs/dcgan
 
 Expected: not run in full yet.
 Paper: Goodfellow et al. 2014, Generative adversarial nets; Radford et al. 2016, DCGAN.

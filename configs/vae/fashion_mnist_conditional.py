@@ -1,6 +1,6 @@
 """Class-conditional VAE with a Gaussian likelihood on Fashion-MNIST.
 
-python -m experiments.train --config=configs/vae/fashion_mnist_conditional.py:accelerator=cpu --workdir=runs/fashion_mnist_conditional
+python -m experiments.train --config=configs/vae/fashion_mnist_conditional.py:accelerator=cpu --workdir=runs/conditional
 
 Expected: not run in full yet.
 Paper: Kingma & Welling 2014; Sohn et al. 2015.

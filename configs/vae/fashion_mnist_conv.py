@@ -1,6 +1,6 @@
 """Convolutional VAE on dynamically binarised Fashion-MNIST.
 
-python -m experiments.train --config=configs/vae/fashion_mnist_conv.py:accelerator=cpu --workdir=runs/fashion_mnist_conv
+python -m experiments.train --config=configs/vae/fashion_mnist_conv.py:accelerator=cpu --workdir=runs/conv
 
 Expected: not run in full yet.
 Paper: Kingma & Welling 2014.

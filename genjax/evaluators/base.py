@@ -64,10 +64,10 @@ class Context:
         """The split in order, the last batch padded and masked; only the first ``limit`` examples unless that is 0."""
         seen = 0
         for batch in eval_batches(self.source, self.batch_size):
-            if self.stop():
-                raise Stopped
             if limit and seen >= limit:
                 return
+            if self.stop():
+                raise Stopped
             if limit:
                 batch["mask"] = batch["mask"] * (batch["index"] < limit)
             seen += len(batch["mask"])

@@ -11,7 +11,7 @@ from genjax import rng
 from genjax.families.base import Family, Optimizer, new_state, to_signed
 from genjax.families.single import single_train_step
 from genjax.objectives.classification import cross_entropy
-from genjax.types import Array, Batch, ImageSpec, UserError
+from genjax.types import Array, Batch, ImageSpec, UserError, check_fraction
 
 NETWORK = "classifier"
 
@@ -43,6 +43,8 @@ def classifier(
       label_smoothing: weight of the uniform distribution in the training target, in [0, 1).
       ema_decay: of the averaged weights that evaluation uses, 0 for none.
     """
+
+    check_fraction(label_smoothing=label_smoothing, ema_decay=ema_decay)
 
     def init(key, batch):
         variables = network.init(rng.stream(key, "params"), to_signed(jnp.asarray(batch["image"][:1])), train=False)

@@ -15,7 +15,7 @@ from genjax import rng
 from genjax.families.adversarial import DISCRIMINATOR, GENERATOR, adversarial_train_step
 from genjax.families.base import Family, Optimizer, condition_classes, new_state, to_signed
 from genjax.objectives.adversarial import GENERATOR_LOSSES, discriminator_loss
-from genjax.types import Array, Batch, ImageSpec, Key, UserError, lookup
+from genjax.types import Array, Batch, ImageSpec, Key, UserError, check_fraction, check_positive, lookup
 
 
 def network_arguments(spec: ImageSpec, conditional: bool = False) -> dict[str, Any]:
@@ -57,6 +57,8 @@ def gan(
       discriminator_updates: for each generator update.
       ema_decay: of the averaged generator that samples, 0 for none.
     """
+    check_fraction(ema_decay=ema_decay)
+    check_positive(latent_dim=latent_dim)
     generator_loss = lookup(GENERATOR_LOSSES, loss, "model.loss")
 
     def labels_of(batch: Batch) -> Array | None:

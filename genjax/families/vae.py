@@ -17,7 +17,7 @@ from genjax.families.base import Family, Optimizer, condition_classes, new_state
 from genjax.families.likelihoods import LIKELIHOODS
 from genjax.families.single import single_train_step
 from genjax.objectives.elbo import gaussian_kl, gaussian_log_prob, sum_values
-from genjax.types import Array, Batch, ImageSpec, Key, lookup
+from genjax.types import Array, Batch, ImageSpec, Key, check_fraction, lookup
 
 NETWORK = "vae"
 
@@ -57,6 +57,7 @@ def vae(
       kl_warmup_steps: steps over which the weight rises linearly from 0 to beta (Bowman et al. 2016).
       ema_decay: of the averaged weights that evaluation and sampling use, 0 for none.
     """
+    check_fraction(ema_decay=ema_decay)
     model = lookup(LIKELIHOODS, likelihood, "model.likelihood")
 
     def labels_of(batch: Batch) -> Array | None:

@@ -128,16 +128,18 @@ class Checkpoints:
         state: Any,
         metrics: Mapping[str, float] | None = None,
         metadata: Mapping[str, Any] | None = None,
+        replace: bool = False,
     ) -> bool:
         """Starts saving and returns as soon as the arrays may be donated or changed.
 
-        Waits for an earlier save that is still running. A step that exists already is left as it is.
+        Waits for an earlier save that is still running. A step that exists is left as it is, unless ``replace``.
 
         Args:
           step: the number of finished training steps, at least 0.
           state: any pytree of arrays of numbers or booleans; typed PRNG keys are not accepted.
           metrics: numbers of this step. Only a finite ``best_metric`` among them makes it a candidate for the best.
           metadata: anything JSON can hold.
+          replace: first removes the step where it exists already and nobody reads it.
 
         Returns:
           Whether a save was started.
@@ -148,7 +150,7 @@ class Checkpoints:
         if self.read_only:
             raise UserError(f"checkpoint folder {self.folder} is open for reading only")
         self.wait()
-        if step in self.steps():
+        if step in self.steps() and not (replace and self._remove(step)):
             return False
         leaves = {name: x if isinstance(x, jax.Array) else jnp.asarray(x) for name, x in _named(state).items()}
         record = {
@@ -319,16 +321,20 @@ class Checkpoints:
         steps = self.steps()
         keep = {*steps[-self.keep_latest :], self.best_step()}
         for step in steps:
-            if step in keep:
-                continue
-            doomed = self.folder / f"{step}{_DELETED}"
-            with folder_lock(self.folder / str(step), exclusive=True) as alone:
-                if not alone:
-                    continue  # somebody is reading it: its turn comes with the next save
-                # Renamed first: a half-removed folder must never look like a checkpoint.
-                os.rename(self.folder / str(step), doomed)
-            shutil.rmtree(doomed, ignore_errors=True)
-            self._records.pop(step, None)
+            if step not in keep:
+                self._remove(step)  # one that somebody reads has its turn with the next save
+
+    def _remove(self, step: int) -> bool:
+        """Whether the step could be removed: not while somebody is reading it."""
+        doomed = self.folder / f"{step}{_DELETED}"
+        with folder_lock(self.folder / str(step), exclusive=True) as alone:
+            if not alone:
+                return False
+            # Renamed first: a half-removed folder must never look like a checkpoint.
+            os.rename(self.folder / str(step), doomed)
+        shutil.rmtree(doomed, ignore_errors=True)
+        self._records.pop(step, None)
+        return True
 
     def _remove_leftovers(self) -> None:
         """Removes what a killed process left half-written or half-removed."""

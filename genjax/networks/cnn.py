@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from genjax.networks.layers import Conv
-from genjax.types import Array
+from genjax.types import Array, check_fraction, check_positive
 
 
 class CNN(nn.Module):
@@ -30,8 +30,11 @@ class CNN(nn.Module):
         super().__post_init__()
         if len(self.features) != len(self.strides):
             raise ValueError(
-                f"cnn: {len(self.features)} features but {len(self.strides)} strides; give one of each per layer"
+                f"{len(self.features)} features but {len(self.strides)} strides; give one of each per layer"
             )
+        for name in ("features", "strides"):
+            check_positive(**{f"{name}[{i}]": value for i, value in enumerate(getattr(self, name))})
+        check_fraction(dropout=self.dropout)
 
     @nn.compact
     def __call__(self, x_BHWC: Array, train: bool) -> Array:
@@ -60,6 +63,11 @@ class AlexNet(nn.Module):
     hidden: int = 256
     dropout: float = 0.5
     dtype: jnp.dtype | None = None
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_positive(width=self.width, hidden=self.hidden)
+        check_fraction(dropout=self.dropout)
 
     @nn.compact
     def __call__(self, x_BHWC: Array, train: bool) -> Array:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from genjax.networks.ladder import ladder
 from genjax.networks.layers import Conv, ConvTranspose
-from genjax.types import Array
+from genjax.types import Array, check_positive
 
 
 class ConvVAE(nn.Module):
@@ -36,6 +36,7 @@ class ConvVAE(nn.Module):
 
     def __post_init__(self):
         super().__post_init__()
+        check_positive(latent_dim=self.latent_dim, width=self.width, max_width=self.max_width)
         ladder(self.image_shape)
 
     def setup(self):

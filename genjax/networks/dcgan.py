@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from genjax.networks.ladder import ladder
 from genjax.networks.layers import Conv, ConvTranspose
-from genjax.types import Array
+from genjax.types import Array, check_fraction, check_positive
 
 _normal = jax.nn.initializers.normal(0.02)  # DCGAN, section 4
 
@@ -36,6 +36,7 @@ class Generator(nn.Module):
 
     def __post_init__(self):
         super().__post_init__()
+        check_positive(width=self.width, max_width=self.max_width)
         ladder(self.image_shape)
 
     @nn.compact
@@ -79,6 +80,8 @@ class Discriminator(nn.Module):
 
     def __post_init__(self):
         super().__post_init__()
+        check_positive(width=self.width, max_width=self.max_width)
+        check_fraction(dropout=self.dropout)
         ladder(self.image_shape)
 
     @nn.compact

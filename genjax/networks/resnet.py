@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from genjax.networks.cnn import global_mean, kaiming
 from genjax.networks.layers import Conv
-from genjax.types import Array
+from genjax.types import Array, check_positive
 
 
 class Block(nn.Module):
@@ -47,6 +47,12 @@ class ResNet(nn.Module):
     blocks: tuple[int, ...] = (2, 2, 2)
     stem_stride: int = 1
     dtype: jnp.dtype | None = None
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_positive(
+            width=self.width, stem_stride=self.stem_stride, **{f"blocks[{i}]": n for i, n in enumerate(self.blocks)}
+        )
 
     @nn.compact
     def __call__(self, x_BHWC: Array, train: bool) -> Array:

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from genjax.evaluators.base import Context, Report, Stopped
+from genjax.evaluators.base import Context, Report
 from genjax.families.base import TrainState
 from genjax.train.plan import Experiment, Scheduled
 from genjax.train.sharding import replicated
@@ -40,15 +40,13 @@ def context_of(
 def evaluate(context: Context, evaluators: Iterable[Scheduled]) -> tuple[Report, dict[str, Any]]:
     """All their findings as one report, and each one's protocol with the seconds it took, by name.
 
-    Once ``context.stop`` is true, the evaluators that have not finished are left out.
+    Raises:
+      Stopped: ``context.stop`` became true before all had finished.
     """
     scalars, images, protocols = {}, {}, {}
     for scheduled in evaluators:
         start = time.monotonic()
-        try:
-            report = scheduled.evaluator(context)
-        except Stopped:
-            break
+        report = scheduled.evaluator(context)
         scalars |= report.scalars
         images |= report.images
         if report.scalars:

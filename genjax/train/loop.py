@@ -12,11 +12,11 @@ import numpy as np
 from jax.sharding import Mesh
 
 from genjax import tree
-from genjax.evaluators.base import Report
+from genjax.evaluators.base import Report, Stopped
 from genjax.families.base import TrainState
 from genjax.io.checkpoint import Checkpoints
 from genjax.io.images import save_png
-from genjax.io.workdir import Workdir, write_json
+from genjax.io.workdir import Workdir, read_json, write_json
 from genjax.io.writer import Writer
 from genjax.train.evaluation import context_of, evaluate
 from genjax.train.feed import make_feed
@@ -67,10 +67,12 @@ class _Loop:
         self.trainer = Trainer(plan.family, mesh, len(plan.train), plan.augment)
         self.functions = compile_functions(plan.family)
         self.seconds = 0.0  # of this run in earlier processes
+        self.sums: dict[str, float] = {}  # of the training metrics since the last log
+        self.counted = self.timed = 0  # steps in them, and those of this process whose time counts
+        self.evaluated = False  # whether the evaluations due at this step are done and in the log
         self.state, self.step = self._start()
         self.first_step = self.step
         self.begin = self.window_begin = time.monotonic()
-        self.window: list[dict[str, np.ndarray]] = []
         self.pending: tuple[int, Metrics] | None = None
         config = plan.config
         self.cadences = plan.cadences()
@@ -91,29 +93,39 @@ class _Loop:
         if latest is None:
             return self.trainer.init(self.plan.config["seed"], example), 0
         state, metadata = self.checkpoints.restore(latest, self.trainer.abstract_state(example))
-        self.seconds = metadata["seconds"]
+        self.seconds, self.evaluated = metadata["seconds"], metadata["evaluated"]
+        self.sums, self.counted = metadata["sums"], metadata["counted"]
         print(f"continuing from step {latest} of {self.plan.total_steps}", flush=True)
         return state, latest
 
     def run(self) -> None:
-        if self.step >= self.plan.total_steps and self.workdir.evaluation.exists():
+        if self.step >= self.plan.total_steps and self._finished():
             self.progress.say(f"this run is finished: step {self.step} of {self.plan.total_steps}")
             return
         self._describe()
+        if 0 < self.step < self.plan.total_steps and not self.evaluated:
+            self._due()
         for _, count in self._calls():
             if self.interrupt.signal is not None:
                 break
             self._advance(count)
         self._read_pending()
         if self.interrupt.signal is None:
-            self._finish()
-        if self.interrupt.signal is not None:
+            try:
+                self._finish()
+            except Stopped:
+                pass  # what the interruption was for
+        if self.interrupt.signal is not None and not self._finished():
             self._save({})
             self.checkpoints.wait()
             self.progress.say(
                 f"interrupted by {self.interrupt.signal.name}: saved step {self.step} of {self.plan.total_steps}; "
                 "the same command continues from there"
             )
+
+    def _finished(self) -> bool:
+        """Whether ``_finish`` has written its record, which an evaluation by hand may since have replaced."""
+        return self.workdir.evaluation.exists() and "training_seconds" in read_json(self.workdir.evaluation)
 
     def close(self) -> None:
         self.progress.close()
@@ -139,8 +151,10 @@ class _Loop:
         self.step += count
         self._read_pending()
         self.pending = (self.step, metrics)
+        self.evaluated = False
+        self.timed += 0 if first else count
         if self.step % self.plan.log_every == 0:
-            self._log(skipped=count if first else 0)
+            self._log()
         self._due()
 
     def _read_pending(self) -> None:
@@ -157,48 +171,66 @@ class _Loop:
             named = {name: value[first] for name, value in bad.items() if at[name] == first}
             raise DivergedError(
                 f"step {step - count + first + 1}: {numbers(named)}; training stopped. "
-                f"The last checkpoint is step {self.checkpoints.latest_step()}; try a lower learning rate"
+                f"{self._last_checkpoint()}; try a lower learning rate"
             )
-        self.window.append(values)
+        for name, value in values.items():  # one by one, so that the sum does not depend on how steps were grouped
+            self.sums[name] = sum(value.tolist(), self.sums.get(name, 0.0))
+        self.counted += count
 
-    def _log(self, skipped: int) -> None:
+    def _last_checkpoint(self) -> str:
+        self.checkpoints.wait()
+        latest = self.checkpoints.latest_step()
+        return "No checkpoint was saved before" if latest is None else f"The last checkpoint is step {latest}"
+
+    def _log(self) -> None:
         """Writes the means over the steps since the last log."""
         self._read_pending()
-        means = {name: float(np.mean(np.concatenate([w[name] for w in self.window]))) for name in self.window[0]}
-        steps = sum(len(next(iter(w.values()))) for w in self.window) - skipped
+        means = {name: value / self.counted for name, value in self.sums.items()}
         seconds = max(time.monotonic() - self.window_begin, 1e-9)
         scalars = {f"train/{name}": value for name, value in means.items()}
-        rate = steps / seconds
-        if steps:
+        rate = self.timed / seconds
+        if self.timed:
             scalars["speed/images_per_second"] = rate * self.plan.family.examples_per_step
             scalars["speed/milliseconds_per_step"] = 1000.0 / rate
             left = (self.plan.total_steps - self.step) / rate
             headline = {name: means[name] for name in self.plan.family.headline}
             self.progress.update(self.step, scalars["speed/images_per_second"], left, headline)
         self.writer.scalars(self.step, scalars)
-        self.window, self.window_begin = [], time.monotonic()
+        self.sums, self.counted, self.timed = {}, 0, 0
+        self.window_begin = time.monotonic()
 
     def _due(self) -> None:
-        """Evaluations and checkpoints of this step; their time does not count as training speed."""
+        """Evaluations and checkpoints of this step; their time does not count as training speed.
+
+        When the evaluations are interrupted, ``run`` saves the state and the next process begins with them.
+        """
         start = time.monotonic()
         done = self.step == self.plan.total_steps
         due = [s for s in self.plan.evaluators if s.every is not None and self.step % s.every == 0]
         scalars: dict[str, float] = {}
         if due and not done:  # at the end every evaluator runs, in _finish
-            scalars, _ = self._evaluate(due)
+            try:
+                scalars, _ = self._evaluate(due)
+            except Stopped:
+                return
+        self.evaluated = not done
+        again = self.step == self.first_step  # the state is saved, without these evaluations
         best_seen = self.plan.config["checkpoint"]["best"] in scalars
-        if not done and (best_seen or self.step % self.plan.checkpoint_every == 0):
+        if not done and (best_seen or again or self.step % self.plan.checkpoint_every == 0):
             self._read_pending()  # a state whose metrics are not finite must not be saved
-            self._save(scalars)
+            self._save(scalars, replace=again)
         self.window_begin += time.monotonic() - start
 
-    def _evaluate(self, evaluators: list[Scheduled]) -> tuple[dict[str, float], dict[str, Any]]:
+    def _evaluate(self, evaluators: list[Scheduled], logged: bool = False) -> tuple[dict[str, float], dict[str, Any]]:
+        """Scalars and protocols, which are logged unless they are already. Raises Stopped when interrupted."""
         self._read_pending()
         start = time.monotonic()
         interrupted = lambda: self.interrupt.signal is not None  # noqa: E731
         context = context_of(self.plan, self.functions, self.state, self.mesh, stop=interrupted)
         report, protocols = evaluate(context, evaluators)
         scalars = {f"eval/{name}": value for name, value in report.scalars.items()}
+        if logged:
+            return scalars, protocols
         if scalars:
             self.writer.scalars(self.step, {**scalars, "speed/evaluation_seconds": time.monotonic() - start})
             if not self.described:
@@ -215,19 +247,26 @@ class _Loop:
         for name, image in report.images.items():
             save_png(self.workdir.images / f"{name}.png", image)
 
-    def _save(self, scalars: Mapping[str, float]) -> None:
-        metadata = {"seconds": self.seconds + time.monotonic() - self.begin, "step": self.step}
-        self.checkpoints.save(self.step, self.state, dict(scalars), metadata)
+    def _save(self, scalars: Mapping[str, float], replace: bool = False) -> None:
+        metadata = {
+            "step": self.step,
+            "seconds": self.seconds + time.monotonic() - self.begin,
+            "evaluated": self.evaluated,
+            "sums": self.sums,
+            "counted": self.counted,
+        }
+        self.checkpoints.save(self.step, self.state, dict(scalars), metadata, replace=replace)
 
     def _finish(self) -> None:
         """All evaluators on the last state, the last checkpoint, and the record of results."""
         trained = self.seconds + time.monotonic() - self.begin
-        scalars, protocols = self._evaluate([s for s in self.plan.evaluators if s.every is not None])
-        self._save(scalars)
+        periodic = [s for s in self.plan.evaluators if s.every is not None]
+        scalars, protocols = self._evaluate(periodic, logged=self.evaluated)
+        if not self.evaluated:
+            self.evaluated = True
+            self._save(scalars, replace=True)
         self.checkpoints.wait()  # before the long ones, so that nothing trained can be lost
         _, more_protocols = self._evaluate([s for s in self.plan.evaluators if s.every is None])
-        if self.interrupt.signal is not None:
-            return
         record = evaluation_record(self.plan, self.state, "latest", protocols | more_protocols)
         write_json(self.workdir.evaluation, record | {"training_seconds": round(trained, 1)})
         self.progress.say(f"finished {self.plan.total_steps} steps in {clock(trained)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import jax
@@ -28,7 +29,7 @@ SCHEDULES = {"constant": _constant, "cosine": _cosine, "linear": _linear}
 
 
 def make_schedule(name: str, total_steps: int, warmup_steps: int) -> Callable[[Array], Array]:
-    """Multiplier of the learning rate: linear from 0 over ``warmup_steps``, then the named decay to ``total_steps``."""
+    """Multiplier of the learning rate: linear from near 0 over ``warmup_steps``, then the decay to ``total_steps``."""
     decay = lookup(SCHEDULES, name, "optim.schedule")
     if not 0 <= warmup_steps < max(total_steps, 1):
         raise UserError(
@@ -50,8 +51,8 @@ def _optimizer(
     clip_norm: float,
     schedule: Callable[[Array], Array],
 ) -> Optimizer:
-    if learning_rate <= 0:
-        raise UserError(f"optim.learning_rate={learning_rate} must be positive")
+    if not 0 < learning_rate < math.inf:
+        raise UserError(f"optim.learning_rate={learning_rate} must be positive and finite")
     for name, value in {"weight_decay": weight_decay, "clip_norm": clip_norm}.items():
         if value < 0:
             raise UserError(f"optim.{name}={value} must not be negative; 0 turns it off")
