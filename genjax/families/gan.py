@@ -115,11 +115,8 @@ def gan(
         images = generator.apply(state.averaged(GENERATOR), z, labels, train=False)
         return 0.5 * (images + 1.0)
 
-    def latents(keys: Array) -> Array:
-        return jax.vmap(lambda key: jax.random.normal(key, (latent_dim,)))(keys)
-
     def sample(state, keys, labels):
-        return from_latents(state, latents(keys), labels if conditional else None)
+        return from_latents(state, latents(keys, latent_dim), labels if conditional else None)
 
     def eval_step(state, batch, key):
         """The discriminator on real images and on as many generated ones, and the value function."""
@@ -136,8 +133,8 @@ def gan(
 
     def interpolate(state, batch, keys, num):
         """Images along the great circle between two latents per row, ``[B, num, H, W, C]`` (White 2016)."""
-        first = latents(jax.vmap(lambda key: rng.stream(key, "first"))(keys))
-        second = latents(jax.vmap(lambda key: rng.stream(key, "second"))(keys))
+        first = latents(jax.vmap(lambda key: rng.stream(key, "first"))(keys), latent_dim)
+        second = latents(jax.vmap(lambda key: rng.stream(key, "second"))(keys), latent_dim)
         z = slerp(first, second, num)
         labels = jnp.repeat(batch["label"], num) if conditional else None
         return from_latents(state, z.reshape(-1, latent_dim), labels).reshape(-1, num, *spec.shape)
@@ -161,6 +158,11 @@ def gan(
         extras={"interpolate": interpolate},
         headline=("discriminator_loss", "generator_loss"),
     )
+
+
+def latents(keys: Array, latent_dim: int) -> Array:
+    """z ~ N(0, I) for each key, ``[B, latent_dim]``."""
+    return jax.vmap(lambda key: jax.random.normal(key, (latent_dim,)))(keys)
 
 
 def slerp(a: Array, b: Array, num: int) -> Array:
