@@ -27,6 +27,9 @@ from genjax.train.steps import Trainer, compile_functions
 from genjax.types import Metrics
 
 
+_HPARAMS = ("seed", "batch_size", "total", "data", "model", "optim")  # sections that change what is learnt
+
+
 class DivergedError(Exception):
     """A training metric is not finite; the message names it and the step."""
 
@@ -234,7 +237,8 @@ class _Loop:
         if scalars:
             self.writer.scalars(self.step, {**scalars, "speed/evaluation_seconds": time.monotonic() - start})
             if not self.described:
-                self.writer.hparams(flatten(self.plan.config), scalars)
+                chosen = {name: self.plan.config[name] for name in _HPARAMS}
+                self.writer.hparams(flatten(chosen), scalars)
                 self.described = True
             shown = {name: value for name, value in report.scalars.items() if "/" not in name}
             self.progress.say(f"evaluation at step {self.step}: {numbers(shown)}")
