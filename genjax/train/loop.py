@@ -26,7 +26,6 @@ from genjax.train.progress import Progress, clock, numbers
 from genjax.train.steps import Trainer, compile_functions
 from genjax.types import Metrics
 
-
 _HPARAMS = ("seed", "batch_size", "total", "data", "model", "optim")  # sections that change what is learnt
 
 
