@@ -24,6 +24,7 @@ setup: $(VENV)/.ok-dev ## install the package with the development tools
 demo: $(VENV)/.ok-core ## train a small model on the CPU and say where its pictures are
 	rm -rf runs/demo
 	$(BIN)/python -m experiments.train --config=$(DEMO_CONFIG) --workdir=runs/demo $(ARGS)
+	@echo "More:        $(BIN)/tensorboard --logdir=runs; $(BIN)/python -m experiments.sample --workdir=runs/demo --labels=3,8"
 
 test: $(VENV)/.ok-test ## run the tests (ARGS="-m 'not slow'" leaves out the long ones)
 	$(BIN)/python -m pytest $(ARGS)

@@ -14,10 +14,10 @@ def get_config(arg=None):
     options = args.parse(arg)
     config = base(options)
     config.data = datasets.tfds("fashion_mnist", augment=("flip", "crop"))
-    config.total = "8 epochs"
+    config.total = "12 epochs"
     config.model = {
         "family": "classifier",
-        "network": {"name": "resnet", "width": 16, "blocks": (2, 2, 2), "stem_stride": 1},
+        "network": {"name": "resnet", "width": 32, "blocks": (2, 2, 2), "stem_stride": 2},
         "label_smoothing": 0.0,
         "ema_decay": 0.999,
     }

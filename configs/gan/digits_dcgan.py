@@ -14,7 +14,7 @@ def get_config(arg=None):
     options = args.parse(arg)
     config = base(options)
     config.data = datasets.digits()
-    config.total = "300 epochs"
+    config.total = "600 epochs"
     config.model = {
         "family": "gan",
         "generator": {"name": "dcgan", "width": 64},
@@ -27,8 +27,8 @@ def get_config(arg=None):
     }
     config.optim = {"generator": adam(2e-4, b1=0.5), "discriminator": adam(2e-4, b1=0.5)}
     config.evaluators = {
-        "eval": {"name": "mean", "every": "20 epochs", "limit": 2000},
-        **pictures("samples", "interpolations", every="20 epochs"),
+        "eval": {"name": "mean", "every": "40 epochs", "limit": 2000},
+        **pictures("samples", "interpolations", every="40 epochs"),
     }
     config.checkpoint.every = "50 epochs"
     config.log_every = "100 steps"
