@@ -18,8 +18,12 @@ ACCELERATOR = flags.DEFINE_string("accelerator", "auto", "Where to compute: cpu,
 JUDGE = flags.DEFINE_string("judge", None, "Work folder of a classifier for the samples.")
 NUM = flags.DEFINE_integer("num", 1000, "Samples the judge looks at.", lower_bound=1)
 
+LIMIT = flags.DEFINE_integer("limit", 0, "Test examples to look at, 0 for all.", lower_bound=0)
+
 
 def main() -> int:
+    import dataclasses
+
     from experiments.restore import restore
     from genjax.io.images import save_png
     from genjax.io.workdir import read_json, write_json
@@ -37,10 +41,12 @@ def main() -> int:
         from experiments.judge import judge
 
         evaluators.append(Scheduled("judge", judge(JUDGE.value, ACCELERATOR.value, run.plan, NUM.value), None))
-    report, protocols = evaluate(context_of(run.plan, run.functions, run.state, run.mesh), evaluators)
+    context = context_of(run.plan, run.functions, run.state, run.mesh)
+    report, protocols = evaluate(dataclasses.replace(context, limit=LIMIT.value), evaluators)
     before = read_json(run.workdir.evaluation) if run.workdir.evaluation.exists() else {}
     record = evaluation_record(run.plan, run.state, CHECKPOINT.value, protocols)
-    kept = {key: before[key] for key in ("training_seconds",) if key in before}
+    record["training_seconds"] = round(run.seconds, 1)
+    kept = {key: before[key] for key in ("finished",) if key in before}
     write_json(run.workdir.evaluation, record | kept)
     for name, image in report.images.items():
         save_png(run.workdir.images / f"{name}.png", image)

@@ -27,6 +27,7 @@ class Restored:
     mesh: Mesh
     state: TrainState
     functions: Functions
+    seconds: float  # of training until this checkpoint
 
 
 def _which(checkpoint: str) -> Which:
@@ -55,5 +56,5 @@ def restore(path: str, checkpoint: str, accelerator: str) -> Restored:
     mesh = data_mesh(1)
     trainer = Trainer(plan.family, mesh, len(plan.train), plan.augment)
     abstract = trainer.abstract_state(plan.train.gather(np.zeros(1, np.int64)))
-    state, _ = checkpoints_of(plan, workdir, read_only=True).restore(_which(checkpoint), abstract)
-    return Restored(plan, workdir, mesh, state, compile_functions(plan.family))
+    state, metadata = checkpoints_of(plan, workdir, read_only=True).restore(_which(checkpoint), abstract)
+    return Restored(plan, workdir, mesh, state, compile_functions(plan.family), metadata["seconds"])

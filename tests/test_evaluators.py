@@ -92,6 +92,12 @@ def test_mean_is_exact_at_any_batch_size(batch_size):
     assert Mean()(dataclasses.replace(context(batch_size), seed=8)).scalars["noise"] != pytest.approx(reference)
 
 
+def test_the_smaller_of_two_limits_holds():
+    limited = dataclasses.replace(context(), limit=5)
+    counts = [Mean(limit=limit)(limited).protocol["examples"] for limit in (0, 3, 7)]
+    assert counts == [5, 3, 5]
+
+
 @pytest.mark.parametrize("limit", [1, 5, 7, COUNT, 100])
 def test_a_limit_takes_the_first_examples_and_says_so(limit):
     report = Mean(limit=limit)(context())

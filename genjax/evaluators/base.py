@@ -45,6 +45,7 @@ class Context:
       seed: of the run; evaluation noise depends on it and on nothing else, so that two evaluations can be compared.
       batch_size: examples in one call; the numbers do not depend on it.
       place: puts host arrays on the device.
+      limit: examples any evaluator looks at, at most; 0 for the whole split.
       stop: asked before every batch; once it is true the evaluation ends with ``Stopped``.
     """
 
@@ -55,6 +56,7 @@ class Context:
     seed: int
     batch_size: int
     place: Callable[[Any], Any] = lambda tree: tree
+    limit: int = 0
     stop: Callable[[], bool] = lambda: False
 
     def key(self, name: str) -> Key:
@@ -62,6 +64,7 @@ class Context:
 
     def batches(self, limit: int = 0) -> Iterator[dict[str, np.ndarray]]:
         """The split in order, the last batch padded and masked; only the first ``limit`` examples unless that is 0."""
+        limit = min(limit or self.limit, self.limit or limit)
         seen = 0
         for batch in eval_batches(self.source, self.batch_size):
             if limit and seen >= limit:

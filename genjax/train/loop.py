@@ -126,8 +126,8 @@ class _Loop:
             )
 
     def _finished(self) -> bool:
-        """Whether ``_finish`` has written its record, which an evaluation by hand may since have replaced."""
-        return self.workdir.evaluation.exists() and "training_seconds" in read_json(self.workdir.evaluation)
+        """Whether ``_finish`` has written its record; an evaluation by hand writes one too, but not this mark."""
+        return self.workdir.evaluation.exists() and "finished" in read_json(self.workdir.evaluation)
 
     def close(self) -> None:
         self.progress.close()
@@ -271,7 +271,7 @@ class _Loop:
         self.checkpoints.wait()  # before the long ones, so that nothing trained can be lost
         _, more_protocols = self._evaluate([s for s in self.plan.evaluators if s.every is None])
         record = evaluation_record(self.plan, self.state, "latest", protocols | more_protocols)
-        write_json(self.workdir.evaluation, record | {"training_seconds": round(trained, 1)})
+        write_json(self.workdir.evaluation, record | {"training_seconds": round(trained, 1), "finished": True})
         self.progress.say(f"finished {self.plan.total_steps} steps in {clock(trained)}")
 
 
