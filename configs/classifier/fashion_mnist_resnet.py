@@ -1,4 +1,4 @@
-"""ResNet-14 on Fashion-MNIST.
+"""ResNet-14 at half resolution on Fashion-MNIST.
 
 python -m experiments.train --config=configs/classifier/fashion_mnist_resnet.py:accelerator=cpu --workdir=runs/resnet
 
