@@ -2,7 +2,7 @@
 
 python -m experiments.train --config=configs/classifier/fashion_mnist_resnet.py:accelerator=cpu --workdir=runs/resnet
 
-Expected: test accuracy 93.37% (seed 0), nll 0.181, in 21 min on two CPU cores shared with other work.
+Expected: test accuracy 93.94% (seed 0), nll 0.168, in 46 min on one CPU core shared with other work.
 Paper: He et al. 2016, Deep residual learning for image recognition.
 """
 
@@ -14,7 +14,7 @@ def get_config(arg=None):
     options = args.parse(arg)
     config = base(options)
     config.data = datasets.tfds("fashion_mnist", augment=("flip", "crop"))
-    config.total = "12 epochs"
+    config.total = "24 epochs"
     config.model = {
         "family": "classifier",
         "network": {"name": "resnet", "width": 32, "blocks": (2, 2, 2), "stem_stride": 2},
