@@ -79,3 +79,30 @@ def config_of(flag: Any) -> dict[str, Any] | None:
     except OSError as error:
         path = next((argument.partition("=")[2] for argument in sys.argv if argument.startswith("--config=")), "")
         raise UserError(f"--config={path}: no such file; accepted: one such as configs/vae/mnist_conv.py") from error
+
+
+def varied(flags_given: list[str], population: int | None, seed: int) -> dict[str, list[Any]]:
+    """What ``--vary=setting=value,value`` and ``--population`` ask for: the values of each setting, dotted.
+
+    Raises:
+      UserError: a flag is not of that form, or two of them vary one setting.
+    """
+    values: dict[str, list[Any]] = {"seed": [seed + i for i in range(population)]} if population else {}
+    for given in flags_given:
+        name, equals, listed = given.partition("=")
+        name = name.removeprefix("config.")
+        if not equals or not name or not listed:
+            raise UserError(f"--vary={given}: accepted: a setting and its values, such as seed=0,1,2")
+        if name in values:
+            raise UserError(f"--vary={given}: {name} varies already; accepted: one --vary or --population for it")
+        values[name] = [_number(text, given) for text in listed.split(",")]
+    return values
+
+
+def _number(text: str, given: str) -> int | float:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            pass
+    raise UserError(f"--vary={given}: {text!r} is no number")

@@ -28,7 +28,7 @@ def main() -> int:
     from genjax.io.images import save_png
     from genjax.io.workdir import read_json, write_json
     from genjax.train.evaluation import context_of, evaluate
-    from genjax.train.loop import evaluation_record
+    from genjax.train.member import evaluation_record
     from genjax.train.plan import Scheduled
     from genjax.train.progress import numbers
     from genjax.types import UserError

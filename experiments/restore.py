@@ -11,7 +11,8 @@ from genjax import build
 from genjax.families.base import TrainState
 from genjax.io.checkpoint import Which
 from genjax.io.workdir import Workdir
-from genjax.train.loop import checkpoints_of
+from genjax.train.compilation import use_cache
+from genjax.train.member import checkpoints_of
 from genjax.train.plan import Experiment
 from genjax.train.sharding import data_mesh, select_platform
 from genjax.train.steps import Functions, Trainer, compile_functions
@@ -52,6 +53,7 @@ def restore(path: str, checkpoint: str, accelerator: str) -> Restored:
     workdir = Workdir.open(path)
     config = build.to_plain(workdir.read_config())
     select_platform(accelerator)
+    use_cache()
     plan = build.experiment(config)
     mesh = data_mesh(1)
     trainer = Trainer(plan.family, mesh, len(plan.train), plan.augment)

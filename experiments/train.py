@@ -5,9 +5,15 @@
 Any setting can be changed behind the config: --config.optim.learning_rate=3e-4 --config.total='3 epochs'. The argument
 behind the colon takes accelerator=cpu|gpu|tpu|auto, and smoke for a run of seconds. The same command again continues
 where the run stopped; Ctrl-C saves first.
+
+--population=8 trains the seeds seed, seed+1, ... together, and --vary=optim.learning_rate=1e-4,3e-4,1e-3 a member for
+each value; several of them make a grid. Every member has its own work folder inside --workdir.
 """
 
 from __future__ import annotations
+
+import time
+from typing import Any
 
 from absl import flags
 from ml_collections import config_flags
@@ -16,11 +22,17 @@ from experiments import cli
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "File and argument, such as configs/vae/mnist_conv.py:smoke.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder for checkpoints, logs and pictures; created when missing.")
+POPULATION = flags.DEFINE_integer("population", None, "Members that differ in the seed.", lower_bound=1)
+VARY = flags.DEFINE_multi_string("vary", [], "A setting and its values: seed, a learning rate, or model.beta of a VAE.")
+TOGETHER = flags.DEFINE_bool("together", None, "Members as one program; unless given, on an accelerator only.")
+
+STARTED = time.monotonic()
 
 
 def main() -> int:
     from genjax import build
     from genjax.io.workdir import Workdir
+    from genjax.train.compilation import use_cache
     from genjax.train.loop import DivergedError, train
     from genjax.train.sharding import data_mesh, select_platform
     from genjax.types import UserError
@@ -29,19 +41,53 @@ def main() -> int:
     if given is None or not WORKDIR.value:
         raise UserError("--config and --workdir are required; see --help")
     config = build.to_plain(given)
-    select_platform(config["accelerator"]["platform"])
+    platform = select_platform(config["accelerator"]["platform"])
+    use_cache()
+    folder = WORKDIR.value.rstrip("/")
+    if POPULATION.value or VARY.value:
+        return _train_population(config, folder, platform)
+    if TOGETHER.value is not None:
+        raise UserError("--together is about the members of a population: give --population or --vary")
     plan = build.experiment(config)
     mesh = data_mesh(config["accelerator"]["devices"])
-    with Workdir.open_for_training(WORKDIR.value, plan.config, ignore=("accelerator",)) as workdir:
+    with Workdir.open_for_training(folder, plan.config, ignore=("accelerator",)) as workdir:
         workdir.write_environment()
         try:
-            interrupt = train(plan, workdir, mesh)
+            interrupt = train(plan, workdir, mesh, STARTED)
         except DivergedError as error:
             return cli.fail(str(error), cli.DIVERGED)
-    folder = WORKDIR.value.rstrip("/")
     print(f"pictures:    {folder}/images\nTensorBoard: tensorboard --logdir={folder}/tensorboard")
     print(f"checkpoints: {folder}/checkpoints\nresults:     {folder}/evaluation.json, {folder}/metrics.jsonl")
     return 128 + interrupt.signal if interrupt.signal else 0
+
+
+def _train_population(config: dict[str, Any], folder: str, platform: str) -> int:
+    from genjax import build
+    from genjax.io.workdir import open_population
+    from genjax.train.loop import train_population
+    from genjax.train.sharding import data_mesh
+
+    values = cli.varied(VARY.value, POPULATION.value, config["seed"])
+    plans = build.population(config, values)
+    mesh = data_mesh(config["accelerator"]["devices"])
+    together = platform != "cpu" if TOGETHER.value is None else TOGETHER.value
+    workdirs = open_population(folder, {name: plan.config for name, plan in plans.items()}, ignore=("accelerator",))
+    try:
+        for workdir in workdirs:
+            workdir.write_environment()
+        outcome = train_population(plans, workdirs, mesh, together, STARTED)
+    finally:
+        for workdir in workdirs:
+            workdir.close()
+    print(f"members:     {folder}/{{{','.join(list(plans)[:2])}{',...' if len(plans) > 2 else ''}}}")
+    print(f"TensorBoard: tensorboard --logdir={folder}")
+    for name, line in outcome.diverged.items():
+        print(f"diverged:    {name}: {line}")
+    if outcome.interrupt.signal:
+        return 128 + outcome.interrupt.signal
+    if len(outcome.diverged) == len(plans):
+        return cli.fail("every member diverged", cli.DIVERGED)
+    return 0
 
 
 if __name__ == "__main__":

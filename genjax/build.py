@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import inspect
+import itertools
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -57,6 +58,56 @@ def experiment(config: Mapping[str, Any]) -> Experiment:
         log_every=to_steps(config["log_every"], "log_every", **cadence),
         checkpoint_every=to_steps(config["checkpoint"]["every"], "checkpoint.every", **cadence),
     )
+
+
+def population(config: Mapping[str, Any], values: Mapping[str, Sequence[Any]]) -> dict[str, Experiment]:
+    """An experiment for each combination of ``values``, by a name such as ``"seed=1,learning_rate=0.001"``.
+
+    They share data and family; what they differ in lives in ``state.hparams`` (``Experiment.family.hparams`` has it).
+
+    Args:
+      config: of all members.
+      values: for each setting that varies, dotted (``"optim.learning_rate"``), the values it takes.
+
+    Raises:
+      UserError: as ``experiment``; a setting can't vary within one program, or takes a value twice.
+    """
+    config = to_plain(config)
+    first = experiment(config)
+    accepted = dynamic_settings(config)
+    for name, chosen in values.items():
+        if name not in accepted:
+            raise UserError(f"--vary={name}: can't vary within a population; accepted: {', '.join(accepted)}")
+        if len(set(chosen)) < len(chosen) or not chosen:
+            raise UserError(f"--vary={name}={','.join(map(str, chosen))}: needs values, each of them once")
+    last = [name.rpartition(".")[2] for name in values]
+    short = values if len(set(last)) < len(last) else last
+    members: dict[str, Experiment] = {}
+    for combination in itertools.product(*values.values()):
+        member = config
+        for name, value in zip(values, combination, strict=True):
+            member = _replaced(member, name.split("."), value)
+        _check_sections(member)
+        model = family(member, first.train.spec, first.total_steps)
+        shown = [f"{value:g}" if isinstance(value, float) else str(value) for value in combination]
+        label = ",".join(f"{name}={text}" for name, text in zip(short, shown, strict=True))
+        if label in members:
+            raise UserError(f"--vary: two members would be called {label}; accepted: values that differ in 6 digits")
+        members[label] = dataclasses.replace(first, config=member, family=model)
+    return members
+
+
+def dynamic_settings(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """The settings, dotted, that live in ``state.hparams``: members of a population may differ in them."""
+    optim = config["optim"]
+    parts = ["optim"] if "name" in optim else [f"optim.{network}" for network in optim]
+    rates = [f"{part}.learning_rate" for part in parts]
+    return ("seed", *rates, *(f"model.{name}" for name in _family_entry(config["model"]).hparams))
+
+
+def _replaced(config: Any, path: Sequence[str], value: Any) -> Any:
+    """A copy of nested dicts with another value at ``path``."""
+    return {**config, path[0]: _replaced(config[path[0]], path[1:], value)} if path else value
 
 
 def data_splits(config: Mapping[str, Any]) -> tuple[Source, Source]:

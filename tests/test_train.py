@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genjax.families.base import new_state, update_ema
+from genjax.families.base import learning_rates, new_state, update_ema
 from genjax.train import progress
 from genjax.train.duration import to_steps
 from genjax.train.optim import OPTIMIZERS, SCHEDULES, adam, make_schedule, sgd
@@ -175,9 +175,12 @@ def test_bad_optimizer_settings_raise_one_line(name, options, message):
 # The state and its average.
 
 
+OPTIMIZER = {"net": adam(0.01, 10)}
+
+
 def state_of(averaged=("net",)):
     variables = {"params": PARAMS, "batch_stats": {"mean": jnp.ones(2), "count": jnp.array(3, jnp.int32)}}
-    return new_state({"net": variables}, {"net": adam(0.01, 10)}, {"beta": 2.0}, averaged)
+    return new_state({"net": variables}, OPTIMIZER, {**learning_rates(OPTIMIZER), "beta": 2.0}, averaged)
 
 
 def test_new_state_holds_every_number_and_shares_no_buffer():

@@ -20,12 +20,15 @@ class Entry:
       networks: for each of them that is a network, the table of its names.
       network_arguments: ``(spec, model options it names) -> arguments`` that the data decides; each network takes
         those it knows.
+      hparams: those of its keyword arguments that live in ``state.hparams``: members of a population may differ in
+        them without another program.
       batches_per_step: ``(model options it names) -> batches`` of the config's size that one step consumes.
     """
 
     constructor: Callable[..., Family]
     networks: Mapping[str, Mapping[str, type]]
     network_arguments: Callable[..., dict[str, Any]]
+    hparams: tuple[str, ...] = ()
     batches_per_step: Callable[..., int] = lambda: 1
 
 
@@ -35,7 +38,7 @@ FAMILIES = {
         gan.gan,
         {"generator": GENERATORS, "discriminator": DISCRIMINATORS},
         gan.network_arguments,
-        gan.batches_per_step,
+        batches_per_step=gan.batches_per_step,
     ),
-    "vae": Entry(vae.vae, {"network": AUTOENCODERS}, vae.network_arguments),
+    "vae": Entry(vae.vae, {"network": AUTOENCODERS}, vae.network_arguments, hparams=("beta",)),
 }

@@ -87,6 +87,7 @@ class Family:
         It must not depend on how examples are batched, so its randomness comes from ``batch["index"]``.
       sample: ``(state, keys [B], labels int32 [B]) -> images float32 [B, H, W, C] in [0, 1]``; image i is a function of
         keys[i] and labels[i] alone. None for a family that can't.
+      hparams: where the numbers in ``state.hparams`` start, the seed aside.
       extras: other pure functions, optional, picked by evaluators by name.
       headline: the two or three training metrics worth a place in the progress bar.
     """
@@ -100,6 +101,7 @@ class Family:
     train_step: Callable[[TrainState, Batch, Key], tuple[TrainState, Metrics]]
     eval_step: Callable[[TrainState, Batch, Key], dict[str, Array]]
     sample: Callable[[TrainState, Array, Array], Array] | None
+    hparams: Mapping[str, float]
     extras: Mapping[str, Callable[..., Any]]
     headline: tuple[str, ...]
 
@@ -126,6 +128,11 @@ def split_variables(variables: Mapping[str, Any]) -> tuple[Params, Params]:
     return variables.pop("params"), variables
 
 
+def learning_rates(optimizers: Mapping[str, Optimizer]) -> dict[str, float]:
+    """``{"learning_rate/<network>": ...}``, the names under which the step templates look for them."""
+    return {f"learning_rate/{name}": optimizer.learning_rate for name, optimizer in optimizers.items()}
+
+
 def new_state(
     networks: Mapping[str, Mapping[str, Any]],
     optimizers: Mapping[str, Optimizer],
@@ -137,13 +144,12 @@ def new_state(
     Args:
       networks: variables of each network, as ``network.init`` returns them.
       optimizers: one for each network.
-      hparams: numbers that become arrays of the state; learning rates are added as ``learning_rate/<network>``.
+      hparams: numbers that become arrays of the state, learning rates among them (``learning_rates``).
       averaged: networks whose variables are averaged.
     """
     params, collections = {}, {}
     for name, variables in networks.items():
         params[name], collections[name] = split_variables(variables)
-    rates = {f"learning_rate/{name}": optimizer.learning_rate for name, optimizer in optimizers.items()}
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
@@ -152,7 +158,7 @@ def new_state(
         # Copied: two leaves that share a buffer could not both be donated.
         ema={name: jax.tree.map(jnp.copy, dict(networks[name])) for name in averaged},
         frozen={},
-        hparams={name: jnp.asarray(value, jnp.float32) for name, value in {**rates, **hparams}.items()},
+        hparams={name: jnp.asarray(value, jnp.float32) for name, value in hparams.items()},
         extra={},
     )
 

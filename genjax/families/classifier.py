@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from genjax import rng
-from genjax.families.base import Family, Optimizer, new_state, to_signed
+from genjax.families.base import Family, Optimizer, learning_rates, new_state, to_signed
 from genjax.families.single import single_train_step
 from genjax.objectives.classification import cross_entropy
 from genjax.types import Array, Batch, ImageSpec, UserError, check_fraction
@@ -45,10 +45,11 @@ def classifier(
     """
 
     check_fraction(label_smoothing=label_smoothing, ema_decay=ema_decay)
+    hparams = learning_rates({NETWORK: optimizer})
 
     def init(key, batch):
         variables = network.init(rng.stream(key, "params"), to_signed(jnp.asarray(batch["image"][:1])), train=False)
-        return new_state({NETWORK: variables}, {NETWORK: optimizer}, {}, (NETWORK,) if ema_decay else ())
+        return new_state({NETWORK: variables}, {NETWORK: optimizer}, hparams, (NETWORK,) if ema_decay else ())
 
     def objective(variables, batch, key, hparams, step):
         logits, updates = network.apply(
@@ -80,6 +81,7 @@ def classifier(
         train_step=single_train_step(NETWORK, objective, optimizer, accumulation, ema_decay),
         eval_step=eval_step,
         sample=None,
+        hparams=hparams,
         extras=extras,
         headline=("loss", "accuracy"),
     )

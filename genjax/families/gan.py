@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from genjax import rng
 from genjax.families.adversarial import DISCRIMINATOR, GENERATOR, adversarial_train_step
-from genjax.families.base import Family, Optimizer, condition_classes, new_state, to_signed
+from genjax.families.base import Family, Optimizer, condition_classes, learning_rates, new_state, to_signed
 from genjax.objectives.adversarial import GENERATOR_LOSSES, discriminator_loss
 from genjax.types import Array, Batch, ImageSpec, Key, UserError, check_fraction, check_positive, lookup
 
@@ -60,6 +60,8 @@ def gan(
     check_fraction(ema_decay=ema_decay)
     check_positive(latent_dim=latent_dim)
     generator_loss = lookup(GENERATOR_LOSSES, loss, "model.loss")
+    optimizers = {GENERATOR: generator_optimizer, DISCRIMINATOR: discriminator_optimizer}
+    hparams = learning_rates(optimizers)
 
     def labels_of(batch: Batch) -> Array | None:
         return batch["label"] if conditional else None
@@ -108,8 +110,7 @@ def gan(
             GENERATOR: generator.init(rng.stream(key, GENERATOR), z, label, train=False),
             DISCRIMINATOR: discriminator.init(rng.stream(key, DISCRIMINATOR), image, label, train=False),
         }
-        optimizers = {GENERATOR: generator_optimizer, DISCRIMINATOR: discriminator_optimizer}
-        return new_state(networks, optimizers, {}, (GENERATOR,) if ema_decay else ())
+        return new_state(networks, optimizers, hparams, (GENERATOR,) if ema_decay else ())
 
     def from_latents(state, z: Array, labels: Array | None) -> Array:
         images = generator.apply(state.averaged(GENERATOR), z, labels, train=False)
@@ -147,14 +148,11 @@ def gan(
         conditional=conditional,
         init=init,
         train_step=adversarial_train_step(
-            generator_player,
-            discriminator_player,
-            {GENERATOR: generator_optimizer, DISCRIMINATOR: discriminator_optimizer},
-            discriminator_updates,
-            ema_decay,
+            generator_player, discriminator_player, optimizers, discriminator_updates, ema_decay
         ),
         eval_step=eval_step,
         sample=sample,
+        hparams=hparams,
         extras={"interpolate": interpolate},
         headline=("discriminator_loss", "generator_loss"),
     )

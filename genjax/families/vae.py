@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from genjax import rng
-from genjax.families.base import Family, Optimizer, condition_classes, new_state
+from genjax.families.base import Family, Optimizer, condition_classes, learning_rates, new_state
 from genjax.families.likelihoods import LIKELIHOODS
 from genjax.families.single import single_train_step
 from genjax.objectives.elbo import gaussian_kl, gaussian_log_prob, sum_values
@@ -59,6 +59,7 @@ def vae(
     """
     check_fraction(ema_decay=ema_decay)
     model = lookup(LIKELIHOODS, likelihood, "model.likelihood")
+    hparams = {**learning_rates({NETWORK: optimizer}), "beta": beta}
 
     def labels_of(batch: Batch) -> Array | None:
         return batch["label"] if conditional else None
@@ -80,7 +81,7 @@ def vae(
         x = model.data(rng.example_keys(key, jnp.zeros((1,), jnp.int32)), jnp.asarray(batch["image"][:1]))
         label = jnp.zeros((1,), jnp.int32) if conditional else None
         variables = network.init(rng.stream(key, "params"), model.network_input(x), label)
-        return new_state({NETWORK: variables}, {NETWORK: optimizer}, {"beta": beta}, (NETWORK,) if ema_decay else ())
+        return new_state({NETWORK: variables}, {NETWORK: optimizer}, hparams, (NETWORK,) if ema_decay else ())
 
     def objective(variables, batch, key, hparams, step):
         image = batch["image"]
@@ -162,6 +163,7 @@ def vae(
         train_step=single_train_step(NETWORK, objective, optimizer, accumulation, ema_decay),
         eval_step=eval_step,
         sample=sample,
+        hparams=hparams,
         extras={"reconstruct": reconstruct, "interpolate": interpolate, "importance_bound": importance_bound},
         headline=("elbo", "kl"),
     )

@@ -1,7 +1,7 @@
 """The work folder of one run: what lies where, and whose it is.
 
 A work folder holds ``config.json``, ``environment.json``, ``checkpoints/``, ``tensorboard/``, ``metrics.jsonl``,
-``images/`` and ``evaluation.json``.
+``images/`` and ``evaluation.json``; ``diverged.json`` where training could not go on.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ _PACKAGES = (
     "tensorflow-datasets",
     "pillow",
 )
+POPULATION = "population.json"  # in a folder whose folders are the members of a population
 _SHOWN = 5  # differing config keys named in one message
 _MISSING = object()
 
@@ -58,6 +59,7 @@ class Workdir:
     metrics = property(lambda self: self.path / "metrics.jsonl", doc="One JSON object per logged step.")
     images = property(lambda self: self.path / "images", doc="Folder of PNG files.")
     evaluation = property(lambda self: self.path / "evaluation.json", doc="Results and how they were measured.")
+    diverged = property(lambda self: self.path / "diverged.json", doc="Where training met a number that is not finite.")
     lock = property(lambda self: self.path / ".lock", doc="Held by the training that writes here.")
 
     def __repr__(self) -> str:
@@ -79,6 +81,9 @@ class Workdir:
         workdir = cls(path)
         if not os.path.isdir(workdir.path):
             raise UserError(f"--workdir {path}: no such folder")
+        if os.path.isfile(workdir.path / POPULATION):
+            members = read_json(workdir.path / POPULATION)["members"]
+            raise UserError(f"--workdir {path} holds a population; name a member, such as {Path(path) / members[0]}")
         if not os.path.isfile(workdir.config):
             raise UserError(f"--workdir {path}: no config.json in it, so it is not the work folder of a run")
         workdir.read_config()
@@ -195,6 +200,43 @@ class Workdir:
         file.write(f"{os.getpid()}\n")
         file.flush()
         self._lock = file
+
+
+def open_population(
+    path: str | os.PathLike[str], configs: Mapping[str, Mapping[str, Any]], ignore: Sequence[str] = ()
+) -> list[Workdir]:
+    """Opens a folder with a work folder for each member, as ``Workdir.open_for_training`` does each of them.
+
+    Raises:
+      UserError: the folder holds something else, or a population with other members; or as for a single one.
+    """
+    folder = Path(os.path.abspath(path))
+    names = list(configs)
+    if (folder / "config.json").exists():
+        raise UserError(f"--workdir {path} holds a single run; use another --workdir for a population")
+    if (folder / POPULATION).exists():
+        begun = read_json(folder / POPULATION)["members"]
+        if begun != names:
+            raise UserError(
+                f"--workdir {path} holds a population of {', '.join(begun)}, not of {', '.join(names)}; "
+                "use another --workdir"
+            )
+    elif folder.is_dir() and any(not _is_temporary(name) for name in os.listdir(folder)):
+        raise UserError(f"--workdir {path} is not empty and holds no population; use a new folder")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / POPULATION, {"members": names})
+    except OSError as error:
+        raise UserError(f"--workdir {path} cannot be used: {error.strerror or error}") from error
+    opened: list[Workdir] = []
+    try:
+        for name, config in configs.items():
+            opened.append(Workdir.open_for_training(folder / name, config, ignore))
+    except BaseException:
+        for workdir in opened:
+            workdir.close()
+        raise
+    return opened
 
 
 def _is_temporary(name: str) -> bool:

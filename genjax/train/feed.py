@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import jax
@@ -38,10 +38,10 @@ class StreamedFeed:
 
     Args:
       calls: (first step, number of steps) of each call to come.
-      seed: of the run, which fixes the order.
+      seed: of the run, which fixes the order; one for each member where the trainer is compiled for members.
     """
 
-    def __init__(self, trainer: Trainer, source: Source, calls: Calls, seed: int, prefetch: int):
+    def __init__(self, trainer: Trainer, source: Source, calls: Calls, seed: int | tuple[int, ...], prefetch: int):
         self._trainer, self._source, self._calls, self._seed = trainer, source, calls, seed
         self._pool = ThreadPoolExecutor(1, "genjax-feed")
         self._ready: deque[Future] = deque()
@@ -52,7 +52,7 @@ class StreamedFeed:
         """The next call; an error met while reading (a corrupt image) is raised here."""
         batches = self._ready.popleft().result()
         self._submit()
-        assert len(batches["image"]) == count
+        assert batches["image"].shape[1 if self._trainer.members else 0] == count
         return self._trainer.run_streamed(state, batches)
 
     def close(self) -> None:
@@ -64,14 +64,22 @@ class StreamedFeed:
             self._ready.append(self._pool.submit(self._gather, *call))
 
     def _gather(self, first: int, count: int):
-        chosen = [self._trainer.indices(self._seed, first + i, np) for i in range(count)]
+        seeds = self._seed if isinstance(self._seed, tuple) else (self._seed,)
+        chosen = [self._trainer.indices(seed, first + i, np) for seed in seeds for i in range(count)]
         flat = self._source.gather(np.concatenate(chosen).astype(np.int64))
-        batches = {name: array.reshape(count, -1, *array.shape[1:]) for name, array in flat.items()}
-        return jax.device_put(batches, over_data(self._trainer.mesh, axis=1))
+        leading = (len(seeds), count) if self._trainer.members else (count,)
+        batches = {name: array.reshape(*leading, -1, *array.shape[1:]) for name, array in flat.items()}
+        return jax.device_put(batches, over_data(self._trainer.mesh, axis=len(leading)))
 
 
-def make_feed(trainer: Trainer, source: Source, calls: Calls, seed: int, prefetch: int) -> ResidentFeed | StreamedFeed:
-    """A resident feed for a split that is in memory (it fitted the budget), a streamed one otherwise."""
+def make_feeds(
+    trainer: Trainer,
+    source: Source,
+    calls: Callable[[], Calls],
+    seeds: Sequence[int | tuple[int, ...]],
+    prefetch: int,
+) -> Sequence[ResidentFeed | StreamedFeed]:
+    """A feed for each of the seeds: one resident feed for all when the split is in memory, streamed ones otherwise."""
     if isinstance(source, ArraySource):
-        return ResidentFeed(trainer, source)
-    return StreamedFeed(trainer, source, calls, seed, prefetch)
+        return [ResidentFeed(trainer, source)] * len(seeds)
+    return [StreamedFeed(trainer, source, calls(), seed, prefetch) for seed in seeds]

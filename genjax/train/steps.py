@@ -52,34 +52,41 @@ class Trainer:
       mesh: with the axis "data", which divides every slice.
       train_size: examples in the training split.
       augment: ``(key, images uint8 [N,H,W,C]) -> images``.
+      members: whether the states, streamed batches and metrics of ``run_...`` have a leading axis of members, which
+        one program trains together; ``init`` and ``abstract_state`` are of a single one nevertheless.
 
     Raises:
       UserError: the slices can't be divided over the devices.
     """
 
-    def __init__(self, family: Family, mesh: Mesh, train_size: int, augment: Augment):
+    def __init__(self, family: Family, mesh: Mesh, train_size: int, augment: Augment, members: bool = False):
         if family.slice_size % mesh.size:
             raise UserError(
                 f"a batch of {family.slice_size} can't be split over {mesh.size} devices; use a multiple of {mesh.size}"
             )
         self.family, self.mesh, self.train_size, self.augment = family, mesh, train_size, augment
+        self.members = members
+        self.flops = 0.0  # of one step, once a program is compiled; see _count
         self._init = jax.jit(self._initial_state, out_shardings=replicated(mesh))
-        self._resident = functools.cache(
-            lambda steps: self._compile(functools.partial(self._run_resident, steps=steps))
-        )
-        self._streamed = self._compile(self._run_streamed)
-
-    def _compile(self, function: Callable) -> Callable:
-        state = replicated(self.mesh)
-        return jax.jit(function, donate_argnums=0, out_shardings=(state, state))
+        self._programs: dict[tuple[str, int], Callable] = {}
 
     def _initial_state(self, seed: Array, batch: Batch) -> TrainState:
         state = self.family.init(rng.stream(rng.root(seed), "init"), batch)
         return state.replace(hparams={**state.hparams, "seed": seed})
 
-    def init(self, seed: int, batch: Batch) -> TrainState:
-        """The state before the first step; ``batch`` gives shapes only."""
-        return self._init(jnp.asarray(seed, jnp.uint32), _device_part(batch))
+    def init(self, seed: int, batch: Batch, hparams: Mapping[str, float] | None = None) -> TrainState:
+        """The state before the first step.
+
+        Args:
+          seed: of the run.
+          batch: gives shapes only.
+          hparams: where the numbers in ``state.hparams`` start, the family's own unless given.
+        """
+        state = self._init(jnp.asarray(seed, jnp.uint32), _device_part(batch))
+        if hparams is None:
+            return state
+        given = {name: jnp.asarray(value, jnp.float32) for name, value in hparams.items()}
+        return state.replace(hparams={**jax.device_put(given, replicated(self.mesh)), "seed": state.hparams["seed"]})
 
     def abstract_state(self, batch: Batch) -> TrainState:
         """Shapes, dtypes and shardings of the state, without computing or compiling anything."""
@@ -93,11 +100,35 @@ class Trainer:
 
     def run_resident(self, state: TrainState, data: Batch, steps: int) -> tuple[TrainState, Metrics]:
         """``steps`` steps in one call, gathering from the whole split on the device; metrics are ``[steps]``."""
-        return self._resident(steps)(state, data)
+        function = functools.partial(self._run_resident, steps=steps)
+        return self._call(("resident", steps), function, (0, None), state, data)
 
     def run_streamed(self, state: TrainState, batches: Batch) -> tuple[TrainState, Metrics]:
         """One step for each of the batches ``[S, M * B, ...]``; metrics are ``[S]``."""
-        return self._streamed(state, batches)
+        steps = jax.tree.leaves(batches)[0].shape[1 if self.members else 0]
+        return self._call(("streamed", steps), self._run_streamed, (0, 0), state, dict(batches))
+
+    def _call(self, name: tuple[str, int], function: Callable, axes: tuple, *args: Any) -> tuple[TrainState, Metrics]:
+        """Runs the program of that name, compiling it before its first call."""
+        if name not in self._programs:
+            place = replicated(self.mesh)
+            mapped = jax.vmap(function, axes) if self.members else function
+            # Ahead of time, so that the program can be asked what it costs without being compiled a second time.
+            program = jax.jit(mapped, donate_argnums=0, out_shardings=(place, place)).lower(*args).compile()
+            self._programs[name] = program
+            self.flops = self.flops or self._count(program)
+        return self._programs[name](*args)
+
+    def _count(self, program: jax.stages.Compiled) -> float:
+        """Floating-point operations of one step (of all members), as XLA counts them; 0 where it can't.
+
+        XLA counts the body of a loop once, however often it runs: right for the scan over steps, wrong for one over
+        slices.
+        """
+        if self.family.microbatches > 1:
+            return 0.0
+        analysis = program.cost_analysis()
+        return float(analysis.get("flops", 0.0)) * self.mesh.size if analysis else 0.0
 
     def _run_resident(self, state: TrainState, data: Batch, steps: int) -> tuple[TrainState, Metrics]:
         def body(state, _):

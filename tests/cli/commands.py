@@ -46,8 +46,8 @@ def train_arguments(config: str, workdir: Path, *overrides: str, arg: str = "acc
 
 def start(module: str, *arguments: str, cwd: Path = ROOT, **options: Any) -> subprocess.Popen:
     command = [sys.executable, "-u", "-m", f"experiments.{module}", *arguments]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command, cwd=cwd, env=environment(), **(pipes | options))
+    usual = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": environment()}
+    return subprocess.Popen(command, cwd=cwd, **(usual | options))
 
 
 def run(module: str, *arguments: str, cwd: Path = ROOT) -> Answer:

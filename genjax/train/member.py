@@ -1,0 +1,231 @@
+"""One run among those that advance together: its work folder, its log, its checkpoints, its numbers."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from jax.sharding import Mesh
+
+from genjax import tree
+from genjax.evaluators.base import Report
+from genjax.families.base import TrainState
+from genjax.io.checkpoint import Checkpoints
+from genjax.io.images import save_png
+from genjax.io.workdir import Workdir, read_json, write_json
+from genjax.io.writer import Writer
+from genjax.train.evaluation import context_of, evaluate
+from genjax.train.plan import Experiment, Scheduled
+from genjax.train.progress import numbers
+from genjax.train.steps import Functions
+
+_HPARAMS = ("seed", "batch_size", "total", "data", "model", "optim")  # sections that change what is learnt
+
+
+def checkpoints_of(plan: Experiment, workdir: Workdir, read_only: bool = False) -> Checkpoints:
+    """The checkpoints of a run; the best is chosen by the metric the config names."""
+    section = plan.config["checkpoint"]
+    return Checkpoints(
+        workdir.checkpoints, best_metric=section["best"] or None, best_mode=section["mode"], read_only=read_only
+    )
+
+
+class Member:
+    """One run: what it has counted and measured, and everything that shows or stores it.
+
+    Args:
+      plan: of this run.
+      workdir: its folder, open for training.
+      name: before each line it prints, empty for a run on its own.
+      say: prints a line.
+
+    Attributes:
+      evaluated: whether the evaluations due at the present step are done and in the log.
+      diverged: the line that says so, empty while all metrics are finite.
+    """
+
+    def __init__(self, plan: Experiment, workdir: Workdir, name: str, say: Callable[[str], None]):
+        self.plan, self.workdir, self.name = plan, workdir, name
+        self.checkpoints = checkpoints_of(plan, workdir)
+        self._say = say
+        self._seconds = 0.0  # of this run in earlier processes
+        self._begin = time.monotonic()
+        self._sums: dict[str, float] = {}  # of the training metrics since the last log
+        self._counted = 0  # steps in them
+        self._described = False  # whether TensorBoard's HParams table has this run
+        self._writer: Writer | None = None
+        self.evaluated = False
+        self.diverged = read_json(workdir.diverged)["message"] if name and workdir.diverged.exists() else ""
+
+    def say(self, line: str) -> None:
+        self._say(f"{self.name}: {line}" if self.name else line)
+
+    # From the start to the end of a process.
+
+    def resume(self, step: int, abstract: TrainState) -> TrainState:
+        """The state saved at ``step``."""
+        state, metadata = self.checkpoints.restore(step, abstract)
+        self._seconds, self.evaluated = metadata["seconds"], metadata["evaluated"]
+        self._sums, self._counted = metadata["sums"], metadata["counted"]
+        return state
+
+    def open(self, step: int, state: TrainState) -> None:
+        """Opens the log, without what was logged after ``step``."""
+        self._begin = time.monotonic()
+        self._writer = Writer(self.workdir.path, resume_step=step if step else None)
+        if step == 0:
+            if self.workdir.diverged.exists():
+                self.workdir.diverged.unlink()
+            texts = {"config": _markdown(self.plan.config), "parameters": tree.table(state.params)}
+            self.writer.text(0, texts)
+
+    @property
+    def writer(self) -> Writer:
+        assert self._writer is not None, "the log is not open"
+        return self._writer
+
+    @property
+    def seconds(self) -> float:
+        """Wall-clock seconds of this run so far, evaluations included."""
+        return self._seconds + time.monotonic() - self._begin
+
+    @property
+    def finished(self) -> bool:
+        """Whether ``finish`` has written its record; an evaluation by hand writes one too, but not this mark."""
+        return self.workdir.evaluation.exists() and "finished" in read_json(self.workdir.evaluation)
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+        self.checkpoints.close()
+
+    # Training metrics.
+
+    def read(self, step: int, metrics: Mapping[str, np.ndarray]) -> None:
+        """Counts the metrics ``[count]`` of the steps up to ``step``; the first that is not finite marks the run."""
+        count = len(next(iter(metrics.values())))
+        values = {name: np.asarray(value, np.float64) for name, value in metrics.items()}
+        bad = {name: value for name, value in values.items() if not np.isfinite(value).all()}
+        if bad:
+            at = {name: int(np.flatnonzero(~np.isfinite(value))[0]) for name, value in bad.items()}
+            first = min(at.values())
+            self._diverge(step - count + first + 1, {name: bad[name][first] for name in bad if at[name] == first})
+            return
+        for name, value in values.items():  # one by one, so that the sum does not depend on how steps were grouped
+            self._sums[name] = sum(value.tolist(), self._sums.get(name, 0.0))
+        self._counted += count
+
+    def _diverge(self, step: int, values: Mapping[str, float]) -> None:
+        self.checkpoints.wait()
+        latest = self.checkpoints.latest_step()
+        saved = "No checkpoint was saved before" if latest is None else f"The last checkpoint is step {latest}"
+        self.diverged = f"step {step}: {numbers(values)}; training stopped. {saved}; try a lower learning rate"
+        metrics = {name: str(value) for name, value in values.items()}
+        write_json(self.workdir.diverged, {"step": step, "metrics": metrics, "message": self.diverged})
+
+    def log(self, step: int, speed: Mapping[str, float]) -> dict[str, float]:
+        """Writes the means over the steps since the last log, with ``speed``, and returns them."""
+        means = {name: value / self._counted for name, value in self._sums.items()}
+        scalars = {f"train/{name}": value for name, value in means.items()}
+        self.writer.scalars(step, scalars | {f"speed/{name}": value for name, value in speed.items()})
+        self._sums, self._counted = {}, 0
+        return means
+
+    # Evaluations and checkpoints.
+
+    def evaluate(
+        self,
+        step: int,
+        state: TrainState,
+        functions: Functions,
+        mesh: Mesh,
+        evaluators: list[Scheduled],
+        stop: Callable[[], bool],
+        logged: bool = False,
+    ) -> tuple[dict[str, float], dict[str, Any]]:
+        """Scalars and protocols, which are logged unless they are already. Raises Stopped when interrupted."""
+        start = time.monotonic()
+        report, protocols = evaluate(context_of(self.plan, functions, state, mesh, stop=stop), evaluators)
+        scalars = {f"eval/{name}": value for name, value in report.scalars.items()}
+        if logged:
+            return scalars, protocols
+        if scalars:
+            self.writer.scalars(step, {**scalars, "speed/evaluation_seconds": time.monotonic() - start})
+            if not self._described:
+                chosen = {name: self.plan.config[name] for name in _HPARAMS}
+                self.writer.hparams(flatten(chosen), scalars)
+                self._described = True
+            shown = {name: value for name, value in report.scalars.items() if "/" not in name}
+            self.say(f"evaluation at step {step}: {numbers(shown)}")
+        self._write_images(step, report)
+        return scalars, protocols
+
+    def _write_images(self, step: int, report: Report) -> None:
+        if report.images:
+            self.writer.images(step, report.images)
+        for name, image in report.images.items():
+            save_png(self.workdir.images / f"{name}.png", image)
+
+    def save(self, step: int, state: TrainState, scalars: Mapping[str, float], replace: bool = False) -> None:
+        """Starts saving ``state`` with what a continued run has to know."""
+        metadata = {
+            "step": step,
+            "seconds": self.seconds,
+            "evaluated": self.evaluated,
+            "sums": self._sums,
+            "counted": self._counted,
+        }
+        self.checkpoints.save(step, state, dict(scalars), metadata, replace=replace)
+
+    def finish(
+        self, state: TrainState, evaluate: Callable[..., tuple[dict[str, float], dict[str, Any]]], trained: float
+    ) -> None:
+        """All evaluators on the last state, the last checkpoint, and the record of results.
+
+        Args:
+          state: after the last step.
+          evaluate: ``(evaluators, logged) -> (scalars, protocols)`` of this member.
+          trained: seconds of training.
+        """
+        step = self.plan.total_steps
+        scalars, protocols = evaluate([s for s in self.plan.evaluators if s.every is not None], logged=self.evaluated)
+        if not self.evaluated:
+            self.evaluated = True
+            self.save(step, state, scalars, replace=True)
+        self.checkpoints.wait()  # before the long ones, so that nothing trained can be lost
+        _, more_protocols = evaluate([s for s in self.plan.evaluators if s.every is None], logged=False)
+        record = evaluation_record(self.plan, state, "latest", protocols | more_protocols)
+        write_json(self.workdir.evaluation, record | {"training_seconds": round(trained, 1), "finished": True})
+
+
+def evaluation_record(
+    plan: Experiment, state: TrainState, checkpoint: str, protocols: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What ``evaluation.json`` holds: each evaluator's numbers under its name, with what fixes their meaning."""
+    return {
+        "family": plan.family.name,
+        "step": int(state.step),
+        "checkpoint": checkpoint,
+        "weights": "averaged" if state.ema else "last",
+        "evaluators": dict(protocols),
+    }
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """``{"optim.learning_rate": 0.001, ...}``, with anything that is no number, string or bool as a string."""
+    flat: dict[str, Any] = {}
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            plain = isinstance(value, bool | int | str) or (isinstance(value, float) and math.isfinite(value))
+            flat[f"{prefix}{name}"] = value if plain else str(value)
+    return flat
+
+
+def _markdown(config: Mapping[str, Any]) -> str:
+    rows = [f"| {name} | {value} |" for name, value in flatten(config).items()]
+    return "\n".join(["| setting | value |", "|---|---|", *rows])

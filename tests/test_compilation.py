@@ -1,0 +1,141 @@
+"""The cache of compiled programs, and what a program is said to cost."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from genjax.data.augment import augment
+from genjax.families.classifier import classifier
+from genjax.networks.cnn import CNN
+from genjax.train import compilation, cost
+from genjax.train.compilation import Compilation, prune, use_cache
+from genjax.train.cost import Cost, peak_bytes
+from genjax.train.feed import ResidentFeed
+from genjax.train.optim import adam
+from genjax.train.sharding import data_mesh
+from genjax.train.steps import Trainer
+from genjax.types import ImageSpec
+from tests import fakes
+from tests.cli.commands import VAE, environment, start, train_arguments
+
+
+def write(path, size, age):
+    path.write_bytes(b"x" * size)
+    os.utime(path, (time.time() - age,) * 2)
+
+
+def test_the_oldest_programs_go_first(tmp_path):
+    for name, size, age in (("old", 40, 300), ("middle", 40, 200), ("new", 40, 100)):
+        write(tmp_path / name, size, age)
+    prune(tmp_path, 120)
+    assert {path.name for path in tmp_path.iterdir()} == {"old", "middle", "new"}
+    prune(tmp_path, 100)
+    assert {path.name for path in tmp_path.iterdir()} == {"middle", "new"}
+    prune(tmp_path, 10)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_jax_was_told_stays(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    before = jax.config.jax_compilation_cache_dir
+    try:
+        jax.config.update("jax_compilation_cache_dir", str(tmp_path / "mine"))
+        assert use_cache() is None and jax.config.jax_compilation_cache_dir == str(tmp_path / "mine")
+        jax.config.update("jax_compilation_cache_dir", None)
+        (tmp_path / "home").write_text("a file where the folder should be")
+        assert use_cache() is None and jax.config.jax_compilation_cache_dir is None
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)
+
+
+@pytest.mark.slow
+def test_the_second_start_finds_its_programs_in_the_users_cache(tmp_path):
+    changes = {"XDG_CACHE_HOME": str(tmp_path / "cache"), "JAX_COMPILATION_CACHE_DIR": ""}
+    found = []
+    for number in range(2):
+        arguments = train_arguments(VAE, tmp_path / str(number), "--config.model.network.width=8")
+        process = start("train", *arguments, env=environment(**changes))
+        out, err = process.communicate(timeout=200)
+        assert process.returncode == 0 and err == "", err
+        line = re.search(r"first step after [\d.]+ s, ([\d.]+) s of it compilation \((\d+) of (\d+) programs", out)
+        assert line, out
+        found.append((float(line[1]), int(line[2]), int(line[3])))
+    assert found[0][1] == 0 and found[1][1] == found[1][2] == found[0][2] > 0
+    assert list((tmp_path / "cache" / "genjax" / "compiled").rglob("*-cache"))
+
+
+def test_the_first_step_says_how_long_it_compiled():
+    watched = Compilation(time.monotonic() - 5.0)
+    jax.jit(lambda x: jnp.sin(x) * 3.25)(jnp.ones(7)).block_until_ready()
+    assert not watched.reported
+    line = watched.report()
+    match = re.fullmatch(r"first step after ([\d.]+) s, ([\d.]+) s of it compilation \((\d+) of (\d+) .*cache\)", line)
+    assert match and watched.reported and 5.0 <= float(match[1]) < 60.0 and int(match[4]) >= 1
+    assert int(Compilation(time.monotonic()).report().split(" of ")[-1].split()[0]) == 0  # counts from where it began
+
+
+def multiplications(batch, side, taps, widths, strides, classes):
+    """Multiplications of the CNN's forward pass by the definition of a convolution, border taps left out."""
+    total, channels = 0, 1
+    for features, stride in zip(widths, strides, strict=True):
+        out = -(-side // stride)
+        pad = max((out - 1) * stride + taps - side, 0) // 2
+        inside = sum(0 <= i * stride + t - pad < side for i in range(out) for t in range(taps))
+        total += inside**2 * channels * features
+        side, channels = out, features
+    return batch * (total + side * side * channels * classes), batch
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_the_operations_of_a_step_are_counted_once_however_many_a_call_makes(steps):
+    spec = ImageSpec(12, 12, 1, classes=3)
+    family = classifier(spec, CNN(3, (8, 16), (1, 2)), adam(1e-3, 10), slice_size=32)
+    source = fakes.source(spec, 40)
+    trainer = Trainer(family, data_mesh(1), len(source), augment(()))
+    assert trainer.flops == 0
+    state = trainer.init(0, source.gather(np.zeros(1, np.int64)))
+    ResidentFeed(trainer, source).run(state, steps)
+    forward, _ = multiplications(32, 12, 3, (8, 16), (1, 2), 3)
+    first, _ = multiplications(32, 12, 3, (8,), (1,), 0)
+    # Two operations a multiplication; a gradient in the kernels and one in the images, but not in the data.
+    expected = 2 * (3 * forward - first)
+    assert 0.97 * expected < trainer.flops < 1.25 * expected, trainer.flops / expected
+
+
+def test_loops_over_slices_are_not_counted_wrongly():
+    fake = fakes.FAKES["gan-two-discriminator-updates"].family()
+    source = fakes.source()
+    trainer = Trainer(fake, data_mesh(1), len(source), augment(()))
+    state = trainer.init(0, source.gather(np.zeros(1, np.int64)))
+    ResidentFeed(trainer, source).run(state, 1)
+    assert trainer.flops == 0
+
+
+def test_speed_is_in_its_units(monkeypatch):
+    speed = Cost("float32", 1).speed(rate=20.0, images_per_second=2560.0, flops=3e9)
+    assert speed["milliseconds_per_step"] == 50.0 and speed["images_per_second"] == 2560.0
+    assert speed["tflops_per_second"] == pytest.approx(0.06)
+    assert 50 < speed["peak_memory_mb"] < 64_000 and "share_of_peak" not in speed  # nobody states a CPU's peak
+    assert "tflops_per_second" not in Cost("float32", 1).speed(20.0, 2560.0, 0.0)
+    kind = jax.devices()[0].device_kind
+    monkeypatch.setitem(cost.PEAKS, kind, {"float32": 1e12})
+    assert Cost("float32", 2).speed(20.0, 2560.0, 3e9)["share_of_peak"] == pytest.approx(0.03)
+    assert "share_of_peak" not in Cost("bfloat16", 2).speed(20.0, 2560.0, 3e9)
+
+
+def test_memory_is_that_of_the_process():
+    before = peak_bytes()
+    block = np.ones(2**26, np.uint8)  # 64 MB, touched
+    assert block.sum() == 2**26 and peak_bytes() >= before > 2**25
+
+
+def test_the_machine_has_one_name():
+    assert compilation._machine() == compilation._machine()
+    assert re.fullmatch(r"\w+-[0-9a-f]{12}", compilation._machine())
