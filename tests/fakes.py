@@ -74,6 +74,9 @@ FAKES = {
     ),
     "classifier-alexnet": Fake(_classifier({"name": "alexnet", "width": 4, "hidden": 16})),
     "classifier-resnet": Fake(_classifier({"name": "resnet", "width": 4, "blocks": (1, 1)}), 2, noisy=False),
+    "classifier-resnet-remat": Fake(
+        _classifier({"name": "resnet", "width": 4, "blocks": (1, 1), "remat": True}), noisy=False
+    ),
     "gan": Fake(_gan()),
     "gan-conditional-minimax": Fake(_gan(conditional=True, loss="minimax")),
     "gan-two-discriminator-updates": Fake(_gan(discriminator_updates=2)),

@@ -40,12 +40,15 @@ class ResNet(nn.Module):
       width: channels of the first stage.
       blocks: residual blocks in each stage.
       stem_stride: 2 computes everything on a quarter of the pixels.
+      remat: keep only what goes in and out of each block and compute the rest again in the backward pass: less memory
+        for a third more time (Chen et al. 2016, Training deep nets with sublinear memory cost).
     """
 
     num_classes: int
     width: int = 16
     blocks: tuple[int, ...] = (2, 2, 2)
     stem_stride: int = 1
+    remat: bool = False
     dtype: jnp.dtype | None = None
 
     def __post_init__(self):
@@ -59,9 +62,11 @@ class ResNet(nn.Module):
         """Logits float32 ``[B, num_classes]`` of images float ``[B, H, W, C]``."""
         strides = (self.stem_stride, self.stem_stride)
         x_BHWC = Conv(self.width, (3, 3), strides, use_bias=False, kernel_init=kaiming, dtype=self.dtype)(x_BHWC)
+        block = nn.remat(Block, static_argnums=(2,)) if self.remat else Block  # 2: train
         for stage, count in enumerate(self.blocks):
-            for block in range(count):
-                stride = 2 if stage > 0 and block == 0 else 1
-                x_BHWC = Block(self.width * 2**stage, stride, self.dtype)(x_BHWC, train)
+            for i in range(count):
+                stride = 2 if stage > 0 and i == 0 else 1
+                name = f"Block_{sum(self.blocks[:stage]) + i}"  # whatever remat would call it
+                x_BHWC = block(self.width * 2**stage, stride, self.dtype, name=name)(x_BHWC, train)
         x_BHWC = nn.relu(nn.BatchNorm(use_running_average=not train, momentum=0.9, dtype=self.dtype)(x_BHWC))
         return nn.Dense(self.num_classes)(global_mean(x_BHWC))
