@@ -1,6 +1,7 @@
 # Everything runs from one virtual environment, made on first use: `make help` lists what there is.
 PYTHON ?= python3
 VENV ?= .venv
+PEERS ?= .venv-peers
 ARGS ?=
 DEMO_CONFIG ?= configs/gan/digits_dcgan.py:accelerator=cpu
 
@@ -40,8 +41,16 @@ format: $(VENV)/.ok-dev ## mend what can be mended of style and format
 typecheck: $(VENV)/.ok-dev ## check types
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
 
-bench: $(VENV)/.ok-test ## measure speed
-	$(BIN)/python -m benchmarks $(ARGS)
+bench: $(VENV)/.ok-test $(PEERS)/.ok ## measure speed against PyTorch and Keras into docs/performance.md (ten minutes)
+	$(BIN)/python -m benchmarks.speed --torch-python=$(PEERS)/bin/python --keras-python=$(PEERS)/bin/python \
+		--output=docs/performance.md $(ARGS)
+
+# PyTorch and TensorFlow stay out of genjax's environment.
+$(PEERS)/.ok: benchmarks/requirements.txt constraints.txt | $(VENV)/.ok-test
+	@echo "Installing PyTorch, TensorFlow and Keras into $(PEERS) (minutes, the first time)."
+	@rm -rf $(PEERS) && $(BIN)/python -m venv $(PEERS)
+	@$(subst $(BIN)/python,$(PEERS)/bin/python,$(PIP)) --requirement benchmarks/requirements.txt
+	@touch $@
 
 docs-check: $(VENV)/.ok-test ## check that links, paths and commands in the documentation hold
 	$(BIN)/python -m pytest tests/test_docs.py $(ARGS)
@@ -53,8 +62,9 @@ constraints: ## bring constraints.txt up to date with pyproject.toml (needs uv)
 	@grep '^#' constraints.txt > constraints.new && cat constraints.tmp >> constraints.new
 	@mv constraints.new constraints.txt && rm constraints.tmp
 
-clean: ## remove the environment, caches and build output; runs/ stays
+clean: ## remove the environments, caches and build output; runs/ stays
 	if [ -e $(VENV)/pyvenv.cfg ] || [ -e $(VENV)/.busy ]; then rm -rf $(VENV); fi
+	if [ -e $(PEERS)/pyvenv.cfg ]; then rm -rf $(PEERS); fi
 	rm -rf .pytest_cache .ruff_cache .hypothesis build dist genjax.egg-info
 	find . -path './.?*' -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 

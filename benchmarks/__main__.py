@@ -1,4 +1,4 @@
-"""``python -m benchmarks``: every benchmark, one after the other."""
+"""``python -m benchmarks``: the benchmarks without peers; ``benchmarks.speed`` is the one with them."""
 
 from benchmarks import conv
 

@@ -1,0 +1,152 @@
+"""PyTorch, eager or compiled: resident data, a batch gathered by random indices, fused Adam."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from benchmarks.speed import workload
+from benchmarks.speed.torch_networks import CNN, VAE, Discriminator, Generator
+from benchmarks.speed.worker import Job, lazy
+from benchmarks.speed.workload import LATENT, SAMPLES, Settings
+
+Loss = Callable[..., Tensor]
+Compile = Callable[[Callable], Callable]
+
+
+def to_signed(image: Tensor) -> Tensor:
+    """uint8 to float32 in [-1, 1]."""
+    return image.float() / 127.5 - 1.0
+
+
+class Training:
+    """What the three have in common: the networks, their optimizers and an update."""
+
+    def __init__(self, networks: dict[str, nn.Module], settings: Settings, device: torch.device):
+        last = settings.options["layout"] == "channels_last"
+        layout = torch.channels_last if last else torch.contiguous_format
+        self.networks = {name: n.to(device, memory_format=layout) for name, n in networks.items()}
+        betas = (workload.GAN_B1 if settings.network == "gan" else 0.9, 0.999)
+        options = {"lr": workload.RATE[settings.network], "betas": betas, "eps": workload.EPSILON, "fused": True}
+        self.optimizers = {name: torch.optim.Adam(n.parameters(), **options) for name, n in self.networks.items()}
+        self.device = device
+
+    def update(self, name: str, loss: Loss, *inputs: Tensor) -> None:
+        """One update of the network ``name``; the others get no gradients."""
+        for other, network in self.networks.items():
+            network.requires_grad_(other == name)
+        self.optimizers[name].zero_grad(set_to_none=True)
+        loss(*inputs).backward()
+        self.optimizers[name].step()
+
+    def noise(self, count: int) -> Tensor:
+        return torch.randn(count, LATENT, device=self.device)
+
+    def training_mode(self, on: bool) -> None:
+        for network in self.networks.values():
+            network.train(on)
+
+
+class Classifier(Training):
+    def __init__(self, settings: Settings, device: torch.device, compiled: Compile):
+        super().__init__({"cnn": CNN()}, settings, device)
+        network = self.networks["cnn"]
+        self.loss = compiled(lambda image, label: F.cross_entropy(network(to_signed(image)), label))
+
+    def step(self, image: Tensor, label: Tensor) -> None:
+        self.update("cnn", self.loss, image, label)
+
+
+class Adversaries(Training):
+    def __init__(self, settings: Settings, device: torch.device, compiled: Compile):
+        super().__init__({"generator": Generator(), "discriminator": Discriminator()}, settings, device)
+        generator, discriminator = self.networks["generator"], self.networks["discriminator"]
+
+        def discriminator_loss(image: Tensor, z: Tensor) -> Tensor:
+            with torch.no_grad():
+                fake = generator(z)
+            return (F.softplus(-discriminator(to_signed(image))) + F.softplus(discriminator(fake))).mean()
+
+        self.discriminator_loss = compiled(discriminator_loss)
+        self.generator_loss = compiled(lambda z: F.softplus(-discriminator(generator(z))).mean())
+        self.draw = compiled(lambda z: 0.5 * (generator(z) + 1.0))
+
+    def step(self, image: Tensor, label: Tensor) -> None:
+        self.update("discriminator", self.discriminator_loss, image, self.noise(len(image)))
+        self.update("generator", self.generator_loss, self.noise(len(image)))
+
+
+class Autoencoder(Training):
+    def __init__(self, settings: Settings, device: torch.device, compiled: Compile):
+        super().__init__({"vae": VAE()}, settings, device)
+        network = self.networks["vae"]
+
+        def loss(image: Tensor) -> Tensor:
+            x = (torch.rand(image.shape, device=device) * 255.0 < image).float()
+            mean, logvar = network.encode(2.0 * x - 1.0)
+            z = mean + torch.exp(0.5 * logvar) * torch.randn_like(mean)
+            error = F.binary_cross_entropy_with_logits(network.decode(z), x, reduction="sum")
+            kl = 0.5 * (mean.square() + logvar.exp() - 1.0 - logvar).sum()
+            return (error + kl) / len(image)
+
+        self.loss = compiled(loss)
+        self.draw = compiled(lambda z: torch.sigmoid(network.decode(z)))
+
+    def step(self, image: Tensor, label: Tensor) -> None:
+        self.update("vae", self.loss, image)
+
+
+TRAININGS = {"cnn": Classifier, "gan": Adversaries, "vae": Autoencoder}
+
+
+def matrix_product(size: int, device: torch.device, wait: Callable[[], None]) -> Callable[[int], None]:
+    """A task of ``count`` products of two float32 matrices ``[size, size]``."""
+    a, b = (torch.randn(size, size, device=device) for _ in range(2))
+
+    def run(count: int) -> None:
+        for _ in range(count):
+            torch.mm(a, b)
+        wait()
+
+    return run
+
+
+def tasks_of(settings: Settings, device: torch.device, wait: Callable[[], None]) -> dict[str, Callable[[int], None]]:
+    mode = settings.options.get("compile")
+    compiled: Compile = (lambda f: torch.compile(f, mode=mode)) if mode else (lambda f: f)
+    training = TRAININGS[settings.network](settings, device, compiled)
+    images, labels = (torch.from_numpy(array).to(device) for array in workload.examples(settings.examples))
+    images, labels = images.permute(0, 3, 1, 2).contiguous(), labels.long()
+
+    def train(count: int) -> None:
+        training.training_mode(True)
+        for _ in range(count):
+            chosen = torch.randint(settings.examples, (settings.batch,), device=device)
+            training.step(images[chosen], labels[chosen])
+        wait()
+
+    @torch.no_grad()
+    def sample(count: int) -> None:
+        training.training_mode(False)
+        for _ in range(count):
+            training.draw(training.noise(SAMPLES))
+        wait()
+
+    tasks = {"train": train, "matmul": lazy(lambda: matrix_product(workload.MATRIX[settings.device], device, wait))}
+    return tasks | ({"sample": sample} if hasattr(training, "draw") else {})
+
+
+def build(settings: Settings) -> Job:
+    versions = {"torch": torch.__version__}
+    if settings.device == "cpu":
+        torch.set_num_threads(settings.threads)
+        return Job(tasks_of(settings, torch.device("cpu"), lambda: None), versions)
+    # jax computes float32 products in TensorFloat-32 on a GPU; so may PyTorch.
+    torch.set_float32_matmul_precision("high")
+    torch.backends.cudnn.benchmark = True
+    versions |= {"GPU": torch.cuda.get_device_name()}
+    tasks = tasks_of(settings, torch.device("cuda"), torch.cuda.synchronize)
+    return Job(tasks, versions, peak_bytes=torch.cuda.max_memory_allocated)
