@@ -34,7 +34,10 @@ SHAPES = [
     ("conv_transpose", 3, 2, 128, 64, 7),
     ("conv_transpose", 3, 2, 64, 32, 14),
     ("conv_transpose", 3, 1, 32, 1, 28),
+    ("depthwise", 3, 1, 64, 64, 14),
+    ("4 groups", 3, 1, 64, 64, 14),
 ]
+GROUPS = {"depthwise": 64, "4 groups": 4}
 
 
 def operations(name: str, stride: int) -> tuple[Callable, Callable]:
@@ -44,6 +47,12 @@ def operations(name: str, stride: int) -> tuple[Callable, Callable]:
         dims = ("NHWC", "HWIO", "NHWC")
         native = lambda x, k: lax.conv_general_dilated(x, k, strides, "SAME", dimension_numbers=dims)  # noqa: E731
         return lambda x, k: conv(x, k, stride=strides), native
+    if name in GROUPS:
+        groups = GROUPS[name]
+        native = lambda x, k: lax.conv_general_dilated(  # noqa: E731
+            x, k, strides, "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=groups
+        )
+        return lambda x, k: conv(x, k, stride=strides, groups=groups), native
     return lambda x, k: conv_transpose(x, k, stride=strides), lambda x, k: lax.conv_transpose(x, k, strides, "SAME")
 
 
@@ -90,7 +99,9 @@ def main() -> None:
     print(f"{'':44}" + "".join(f"{mode:>10}" for mode in modes) + f"{'memory':>10}")
     for name, taps, stride, c_in, c_out, size in SHAPES:
         x = jax.random.normal(jax.random.key(0), (BATCH, size, size, c_in))
-        kernel = 0.1 * jax.random.normal(jax.random.key(1), (taps, taps, c_in, c_out))
+        kernel = 0.1 * jax.random.normal(
+            jax.random.key(1), (taps, taps, c_in // GROUPS[name] if name in GROUPS else c_in, c_out)
+        )
         row = f"{f'{name} {taps}x{taps} s{stride} {c_in}->{c_out} {size}x{size}':44}"
         memory = float("nan")
         for mode, make in modes.items():

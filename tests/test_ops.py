@@ -104,11 +104,38 @@ def test_conv_transpose_and_its_gradients_equal_lax(case):
 
 
 @pytest.mark.parametrize(
-    ("stride", "dilation", "groups"), [((1, 1), (2, 3), 1), ((2, 1), (2, 2), 1), ((2, 2), (1, 2), 2)]
+    ("stride", "dilation", "groups"),
+    [((1, 1), (2, 3), 1), ((2, 1), (2, 2), 1), ((2, 2), (1, 2), 2), ((2, 1), (1, 2), 4), ((1, 1), (1, 1), 2)],
 )
 def test_dilation_and_groups_equal_lax(stride, dilation, groups):
-    shapes = (2, 9, 8, 4), (3, 2, 4 // groups, 6)
+    shapes = (2, 9, 8, 4), (3, 2, 4 // groups, 8)
     check(all_derivatives, conv, lax_conv, *shapes, stride=stride, dilation=dilation, groups=groups)
+
+
+@st.composite
+def grouped_cases(draw):
+    groups, inside, outside = draw(st.tuples(st.integers(2, 5), st.integers(1, 2), st.integers(1, 2)))
+    x_shape, kernel_shape, stride, padding = draw(cases())
+    dilation = draw(st.tuples(st.integers(1, 2), st.integers(1, 2)))
+    x_shape, kernel_shape = (2, 11, 10, groups * inside), (*kernel_shape[:2], inside, groups * outside)
+    return x_shape, kernel_shape, {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+
+
+@FEW
+@given(grouped_cases())
+def test_groups_and_depthwise_equal_lax(case):
+    x_shape, kernel_shape, arguments = case
+    check(first_derivatives, conv, lax_conv, x_shape, kernel_shape, **arguments)
+
+
+def test_more_groups_than_are_split_equal_lax():
+    check(first_derivatives, conv, lax_conv, (1, 5, 5, 66), (3, 3, 2, 33), groups=33)
+
+
+def test_a_depthwise_sum_in_half_precision_is_made_in_float32():
+    x, kernel = jnp.ones((1, 32, 32, 2), jnp.bfloat16), jnp.ones((31, 31, 1, 2), jnp.bfloat16)
+    out = conv(x, kernel, padding="VALID", groups=2)
+    assert out.dtype == jnp.bfloat16 and (out == jnp.bfloat16(31 * 31)).all()  # a bfloat16 sum of ones stops at 256
 
 
 @pytest.mark.parametrize(("ours", "theirs"), [(conv, lax_conv), (conv_transpose, lax_conv_transpose)])

@@ -21,17 +21,19 @@ import jax.numpy as jnp
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
+from genjax.ops.grouped import Sides, depthwise, split
+
 Padding = str | int | Sequence[tuple[int, int]]
-_Sides = tuple[tuple[int, int], tuple[int, int]]
 
 _NHWC = ("NHWC", "HWIO", "NHWC")
+_MAX_SPLIT = 32  # groups; more of them would make the program long
 
 
 class _Window(NamedTuple):
     """What is static in a convolution, in the terms of ``lax.conv_general_dilated``."""
 
     stride: tuple[int, int]
-    padding: _Sides
+    padding: Sides
     lhs_dilation: tuple[int, int]
     rhs_dilation: tuple[int, int]
     groups: int
@@ -48,8 +50,7 @@ def conv(
 ) -> jax.Array:
     """Convolves images with a kernel: y[b,i,j,f] = sum_{p,q,c} x[b, i*s+p-lo, j*s+q-lo, c] kernel[p,q,c,f].
 
-    Same result as ``flax.linen.Conv``. Any composition of ``jvp``, ``vjp`` and ``vmap`` works. With ``groups != 1`` the
-    gradients are the plain ones of ``lax``, so on CPU they are slow inside ``lax.scan``.
+    Same result as ``flax.linen.Conv``. Any composition of ``jvp``, ``vjp`` and ``vmap`` works.
 
     Args:
       x: [B, H, W, C_in], floating point; half precision is accumulated in float32.
@@ -137,9 +138,16 @@ def _lax_conv(lhs: jax.Array, rhs: jax.Array, window: _Window, layout: tuple[str
 
 
 def _convolve(x_BHWC: jax.Array, kernel_HWIO: jax.Array, window: _Window) -> jax.Array:
-    if window.groups != 1:
+    groups = window.groups
+    if groups == 1:
+        return _single_group(x_BHWC, kernel_HWIO, window)
+    if groups == x_BHWC.shape[3]:
+        cpu = lambda x, k: depthwise(x, k, window.stride, window.padding, window.rhs_dilation)  # noqa: E731
+    elif groups <= _MAX_SPLIT:
+        cpu = lambda x, k: split(x, k, groups, lambda a, b: _single_group(a, b, window._replace(groups=1)))  # noqa: E731
+    else:
         return _lax_conv(x_BHWC, kernel_HWIO, window)
-    return _single_group(x_BHWC, kernel_HWIO, window)
+    return lax.platform_dependent(x_BHWC, kernel_HWIO, cpu=cpu, default=lambda x, k: _lax_conv(x, k, window))
 
 
 # custom_jvp, not custom_vjp: the rule below is made of linear maps that JAX transposes itself, so forward mode, reverse
@@ -221,7 +229,7 @@ def _check_operands(name: str, x: jax.Array, kernel: jax.Array, groups: int) -> 
         raise ValueError(f"{name}: x {x.shape} and kernel {kernel.shape} need at least one pixel, tap and channel")
 
 
-def _check_fit(name: str, size: tuple[int, int], spans: tuple[int, int], pads: _Sides) -> None:
+def _check_fit(name: str, size: tuple[int, int], spans: tuple[int, int], pads: Sides) -> None:
     for n, span, (low, high) in zip(size, spans, pads, strict=True):
         if n + low + high < span:
             raise ValueError(f"{name}: a kernel that spans {spans} does not fit in images {size} padded by {pads}")
@@ -237,7 +245,7 @@ def _pair(name: str, what: str, value: int | Sequence[int]) -> tuple[int, int]:
     return first, second
 
 
-def _explicit_padding(name: str, padding: Padding) -> str | _Sides:
+def _explicit_padding(name: str, padding: Padding) -> str | Sides:
     if isinstance(padding, str) and padding in ("SAME", "VALID"):
         return padding
     sides = (-1,) * 4
