@@ -43,6 +43,6 @@ def depthwise(
 
 
 def split(x: jax.Array, kernel: jax.Array, groups: int, convolve: Callable) -> jax.Array:
-    """Each group by itself, then joined: ``convolve(x [B, H, W, C / groups], kernel [kh, kw, C / groups, F / groups])``."""
+    """Each group by itself, then joined; ``convolve`` takes x [B, H, W, C / groups] and its part of the kernel."""
     parts = zip(jnp.split(x, groups, axis=3), jnp.split(kernel, groups, axis=3), strict=True)
     return jnp.concatenate([convolve(images, taps) for images, taps in parts], axis=3)

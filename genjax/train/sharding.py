@@ -6,6 +6,7 @@ import jax
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from genjax.train.allocator import keep_freed_memory
 from genjax.types import UserError
 
 PLATFORMS = ("auto", "cpu", "gpu", "tpu")
@@ -13,6 +14,8 @@ PLATFORMS = ("auto", "cpu", "gpu", "tpu")
 
 def select_platform(platform: str) -> str:
     """Makes jax use ``platform`` and returns what it is ("cpu", "gpu" or "tpu"); "auto" takes the best there is.
+
+    On a CPU it also tells malloc to keep what steps free, which makes them up to twice as fast.
 
     To be called before the first array. jax falls back to the CPU in silence when a GPU is missing, so this checks.
 
@@ -23,6 +26,8 @@ def select_platform(platform: str) -> str:
         raise UserError(f"accelerator={platform} is unknown; accepted: {', '.join(PLATFORMS)}")
     if platform == "cpu":
         jax.config.update("jax_platforms", "cpu")
+    if platform in ("auto", "cpu"):
+        keep_freed_memory()
     found = jax.default_backend()
     if platform not in ("auto", found):
         raise UserError(
