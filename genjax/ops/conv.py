@@ -5,10 +5,10 @@ it is *written* as images [N, H, W, C] against a kernel [H, W, I, O]: other layo
 outermost computation but not in the body of a loop, and some dilated forms are slow everywhere. JAX writes both
 gradients in other layouts. Inside ``lax.scan`` they then cost 5 to 100 times the forward pass, and the kernel
 gradient of a transposed convolution does so anywhere. Here the tangent maps are written such that their *transposes*,
-the gradients, come out in the fast form, and nothing larger than the images is stored, as patches for a matrix
-product would be. The price, on CPU only, is forward mode: a ``jvp`` is slower than ``lax``'s, many times so inside
-``lax.scan`` or in the kernel of a transposed convolution; and the second of two backward passes is written by JAX as
-ever. On other platforms the tangent maps are the plain ones.
+the gradients, come out in the fast form, or as one matrix product where what the taps see is little larger than the
+images (few channels, or a stride near the size of the kernel). The price, on CPU only, is forward mode: a ``jvp`` is
+slower than ``lax``'s, many times so inside ``lax.scan`` or in the kernel of a transposed convolution; and the second of
+two backward passes is written by JAX as ever. On other platforms the tangent maps are the plain ones.
 """
 
 import math
@@ -21,11 +21,13 @@ import jax.numpy as jnp
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
-from genjax.ops.grouped import Sides, depthwise, split
+from genjax.ops.grouped import Sides, depthwise, split, tap_slices
 
 Padding = str | int | Sequence[tuple[int, int]]
 
 _NHWC = ("NHWC", "HWIO", "NHWC")
+_FEW_CHANNELS = 4  # of images as they come: grey, RGB
+_FEW_COPIES = 3.0
 _MAX_SPLIT = 32  # groups; more of them would make the program long
 
 
@@ -167,9 +169,7 @@ def _single_group_jvp(window: _Window, primals: tuple, tangents: tuple) -> tuple
     if not isinstance(x_dot, SymbolicZero):
         terms.append(_by_platform(_image_tangent, x_dot, kernel, window))
     if not isinstance(kernel_dot, SymbolicZero):
-        dilated = window.lhs_dilation != (1, 1)
-        tangent = _kernel_tangent_dilated if dilated else _kernel_tangent
-        terms.append(_by_platform(tangent, x, kernel_dot, window))
+        terms.append(_by_platform(_kernel_tangent_of(kernel.shape, window), x, kernel_dot, window))
     y = _single_group(x, kernel, window)
     return y, sum(terms[1:], terms[0]) if terms else jnp.zeros_like(y)
 
@@ -187,6 +187,36 @@ def _by_platform(cpu_tangent: Any, x: jax.Array, kernel: jax.Array, window: _Win
 def _image_tangent(x: jax.Array, kernel: jax.Array, window: _Window) -> jax.Array:
     """The convolution as a linear map of x: a kernel [H, W, O, I] here is one [H, W, I, O] in the transpose."""
     return _lax_conv(x, kernel.transpose(0, 1, 3, 2), window, ("NHWC", "HWOI", "NHWC"))
+
+
+def _kernel_tangent_of(kernel: Sequence[int], window: _Window) -> Any:
+    """The fastest form by the shape of the kernel: what the taps see must not be many times the images."""
+    if window.lhs_dilation != (1, 1):
+        return _kernel_tangent_dilated
+    copies = math.prod(kernel[:2]) / math.prod(window.stride)  # of the images, in all taps
+    if kernel[2] <= _FEW_CHANNELS or (copies <= _FEW_COPIES and window.stride != (1, 1)):
+        return _kernel_tangent_patches
+    return _kernel_tangent
+
+
+def _kernel_tangent_patches(x: jax.Array, kernel: jax.Array, window: _Window) -> jax.Array:
+    """The convolution as a matrix product of the kernel with what each tap sees of the images.
+
+    The transpose is one matrix product over all pixels, in which the batch needs not become channels.
+    """
+    kh, kw, c, f = kernel.shape
+    # The barrier keeps XLA from testing in every tap and for every pixel whether it lies in the padding.
+    padded = lax.optimization_barrier(jnp.pad(x, ((0, 0), *window.padding, (0, 0))))
+    seen = tap_slices(padded, (kh, kw), window.stride, window.rhs_dilation)
+    grid = (x.shape[0], *seen[0].shape[1:3], f)
+    # Two-dimensional products: XLA would copy an operand to bring several contracted axes together.
+    if c <= _FEW_CHANNELS:  # taps first, so that whole rows of pixels stay together
+        by_tap = jnp.stack(seen).reshape(kh * kw, -1, c)
+        products = [by_tap[:, :, i].T @ kernel[:, :, i].reshape(kh * kw, f) for i in range(c)]
+        y = sum(products[1:], products[0])
+    else:
+        y = jnp.concatenate(seen, axis=3).reshape(-1, kh * kw * c) @ kernel.reshape(kh * kw * c, f)
+    return y.reshape(grid)
 
 
 def _kernel_tangent(x: jax.Array, kernel: jax.Array, window: _Window) -> jax.Array:

@@ -31,15 +31,26 @@ def depthwise(
     x, kernel = x.astype(wide), kernel.astype(wide)
     x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
     x = jnp.repeat(x, kernel.shape[3] // x.shape[3], axis=3)
-    spans = [(k - 1) * d for k, d in zip(kernel.shape[:2], dilation, strict=True)]
-    last = [(n - 1 - span) // s * s for n, span, s in zip(x.shape[1:3], spans, stride, strict=True)]
+    kh, kw = kernel.shape[:2]
+    seen = tap_slices(x, (kh, kw), stride, dilation)
     y = jnp.zeros((), wide)
-    for p in range(kernel.shape[0]):
-        for q in range(kernel.shape[1]):
-            low = (0, p * dilation[0], q * dilation[1], 0)
-            high = (x.shape[0], low[1] + last[0] + 1, low[2] + last[1] + 1, x.shape[3])
-            y = y + lax.slice(x, low, high, (1, *stride, 1)) * kernel[p, q, 0]
+    for part, taps in zip(seen, kernel.reshape(kh * kw, -1), strict=True):
+        y = y + part * taps
     return y.astype(dtype)
+
+
+def tap_slices(
+    x: jax.Array, taps: tuple[int, int], stride: tuple[int, int], dilation: tuple[int, int]
+) -> list[jax.Array]:
+    """What each tap of a window sees of images that are padded already, ``[B, H_out, W_out, C]``, row by row."""
+    spans = [(k - 1) * d for k, d in zip(taps, dilation, strict=True)]
+    last = [(n - 1 - span) // s * s for n, span, s in zip(x.shape[1:3], spans, stride, strict=True)]
+    seen = []
+    for top in range(0, taps[0] * dilation[0], dilation[0]):
+        for left in range(0, taps[1] * dilation[1], dilation[1]):
+            high = (x.shape[0], top + last[0] + 1, left + last[1] + 1, x.shape[3])
+            seen.append(lax.slice(x, (0, top, left, 0), high, (1, *stride, 1)))
+    return seen
 
 
 def split(x: jax.Array, kernel: jax.Array, groups: int, convolve: Callable) -> jax.Array:
