@@ -8,6 +8,7 @@ ratio is asserted.
 from __future__ import annotations
 
 import argparse
+import functools
 import itertools
 import statistics
 import time
@@ -21,6 +22,7 @@ from benchmarks.speed import workload
 from benchmarks.speed.genjax_job import family
 from benchmarks.speed.report import machine, spread, write
 from genjax.data.base import ArraySource
+from genjax.train.feed import make_feeds
 from genjax.train.population import InTurns, Together
 from genjax.train.sharding import data_mesh, select_platform
 from genjax.train.steps import Trainer
@@ -40,7 +42,8 @@ def runner(network: str, batch: int, members: int, together: bool, per_call: int
     states = [one.init(seed, example) for seed in range(members)]
     trainer = Trainer(model, mesh, len(source), lambda key, images: images, members=True) if together else one
     steps = lambda: ((i * per_call, per_call) for i in itertools.count())  # noqa: E731
-    population = (Together if together else InTurns)(trainer, source, steps, states, prefetch=1)
+    feeds = functools.partial(make_feeds, trainer, source, steps, 1)
+    population = (Together if together else InTurns)(feeds, states)
 
     def run(calls: int) -> None:
         read = []

@@ -42,14 +42,20 @@ class Fake:
     noisy: bool = True
     still: tuple[str, ...] = ()
 
-    def family(self, spec: ImageSpec = SPEC, optim: Mapping[str, Any] = ADAM, **model: Any) -> Family:
+    def optim(self, optimizer: Mapping[str, Any] = ADAM) -> dict[str, Any]:
+        """The ``optim`` section that gives every network the same optimizer."""
+        networks = list(FAMILIES[self.model["family"]].networks)
+        return dict(optimizer) if networks == ["network"] else {name: dict(optimizer) for name in networks}
+
+    def family(
+        self, spec: ImageSpec = SPEC, optim: Mapping[str, Any] | None = None, dtype: str = "float32", **model: Any
+    ) -> Family:
         """The family, built as from a config; ``model`` replaces settings of that section."""
-        networks = FAMILIES[self.model["family"]].networks
         config = {
             "model": {**self.model, **model},
-            "optim": dict(optim) if list(networks) == ["network"] else {name: dict(optim) for name in networks},
+            "optim": self.optim() if optim is None else dict(optim),
             "batch_size": BATCH,
-            "accelerator": {"accumulation": self.accumulation, "compute_dtype": "float32"},
+            "accelerator": {"accumulation": self.accumulation, "compute_dtype": dtype},
         }
         return build.family(config, spec, total_steps=100)
 

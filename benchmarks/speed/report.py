@@ -57,7 +57,7 @@ def seconds(value: float | None) -> str:
 
 
 def mend(text: str) -> str:
-    """A reason without the folders of this machine, which mean nothing elsewhere, and without what breaks a table."""
+    """Text without the folders of this machine, which mean nothing elsewhere, and without what breaks a table."""
     return re.sub(r"(?<![\w.])/(?:[^\s/:'\"]+/)+", "", text).replace("|", "/")
 
 
@@ -172,7 +172,7 @@ def document(plan: Plan, outcome: Outcome, command: str, load: float) -> str:
     parts = [
         f"- Machine: {machine()}; load before the run {load:.1f}.",
         f"- Versions: {versions(results)}.",
-        f"- Date: {datetime.date.today().isoformat()}. Command: `{command.replace(f'{ROOT}/', '')}`.",
+        f"- Date: {datetime.date.today().isoformat()}. Command: `{mend(command.replace(f'{ROOT}/', ''))}`.",
         f"- Batch {plan.batch}, 28x28x1, float32, Adam; samples {workload.SAMPLES} at a time; {plan.rounds} rounds of "
         f"about {plan.seconds:g} s each. Rates are medians, ratios median (least to largest) over the rounds.",
         f"- While one process was measured, the waiting ones used at most {100 * outcome.idle_load:.0f} % of a core.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import re
 from typing import Any
@@ -15,7 +16,7 @@ _SPLIT = re.compile(r"(?P<name>train|test)(\[(?P<start>-?\d+%?)?:(?P<stop>-?\d+%
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Source:
+class Source(abc.ABC):
     """One split of a data set: images by index, nothing about their order or scaling.
 
     Attributes:
@@ -28,14 +29,15 @@ class Source:
     name: str
     provenance: dict[str, Any]
 
-    def __len__(self) -> int:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def __len__(self) -> int: ...
 
     @property
     def nbytes(self) -> int:
         """Bytes of all images as uint8, whether or not they are in memory."""
         return len(self) * self.spec.pixels
 
+    @abc.abstractmethod
     def gather(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         """The examples at ``indices``.
 
@@ -45,7 +47,6 @@ class Source:
         Returns:
           ``image`` uint8 ``[n, H, W, C]`` and, only when ``spec.classes > 0``, ``label`` int32 ``[n]``.
         """
-        raise NotImplementedError
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -72,14 +72,25 @@ class StreamedFeed:
         return jax.device_put(batches, over_data(self._trainer.mesh, axis=len(leading)))
 
 
+Feed = ResidentFeed | StreamedFeed
+
+
 def make_feeds(
     trainer: Trainer,
     source: Source,
     calls: Callable[[], Calls],
-    seeds: Sequence[int | tuple[int, ...]],
     prefetch: int,
-) -> Sequence[ResidentFeed | StreamedFeed]:
-    """A feed for each of the seeds: one resident feed for all when the split is in memory, streamed ones otherwise."""
+    seeds: Sequence[int] | Sequence[tuple[int, ...]],
+) -> Sequence[Feed]:
+    """A feed for each of the seeds: one resident feed for all when the split is in memory, streamed ones otherwise.
+
+    Args:
+      trainer: whose programs the feeds call.
+      source: the training split.
+      calls: makes the (first step, number of steps) of each call to come.
+      prefetch: calls read ahead when the data is streamed.
+      seeds: of the runs; where the trainer is compiled for members, a tuple of all theirs.
+    """
     if isinstance(source, ArraySource):
         return [ResidentFeed(trainer, source)] * len(seeds)
     return [StreamedFeed(trainer, source, calls(), seed, prefetch) for seed in seeds]

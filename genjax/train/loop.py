@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -16,6 +17,7 @@ from genjax.families.base import TrainState
 from genjax.io.workdir import Workdir
 from genjax.train.compilation import Compilation
 from genjax.train.cost import Cost
+from genjax.train.feed import make_feeds
 from genjax.train.interrupt import Interrupt
 from genjax.train.member import Member
 from genjax.train.plan import Experiment, calls
@@ -235,7 +237,8 @@ class _Loop:
         self.group = group
         states = [self.states.pop(member.name) for member in group]
         kind = Together if self.together else InTurns
-        self.running = kind(self.advancing, self.plan.train, steps, states, accelerator["prefetch"])
+        feeds = functools.partial(make_feeds, self.advancing, self.plan.train, steps, accelerator["prefetch"])
+        self.running = kind(feeds, states)
         del states
         self.window_begin, self.timed = time.monotonic(), 0
         for member in group:

@@ -12,12 +12,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from genjax.data.base import Source
 from genjax.families.base import TrainState
-from genjax.train.feed import Calls, make_feeds
-from genjax.train.steps import Trainer
+from genjax.train.feed import Feed
 
 MemberMetrics = dict[str, np.ndarray]
+MakeFeeds = Callable[[Sequence[int] | Sequence[tuple[int, ...]]], Sequence[Feed]]
+"""``feed.make_feeds`` with all but the seeds given."""
 
 
 class InTurns:
@@ -26,24 +26,14 @@ class InTurns:
     On a CPU nothing is lost by that: one member's step keeps all cores busy.
 
     Args:
-      trainer: compiled for a single member.
-      source: the training split, which all members share.
-      calls: makes the (first step, number of steps) of each call to come.
+      feeds: makes a feed for each seed, of a trainer compiled for a single member.
       states: of the members, which are taken over.
-      prefetch: calls read ahead when the data is streamed.
     """
 
-    def __init__(
-        self,
-        trainer: Trainer,
-        source: Source,
-        calls: Callable[[], Calls],
-        states: Sequence[TrainState],
-        prefetch: int,
-    ):
+    def __init__(self, feeds: MakeFeeds, states: Sequence[TrainState]):
         self._states = list(states)
         seeds = [int(state.hparams["seed"]) for state in states]
-        self._feeds = make_feeds(trainer, source, calls, seeds, prefetch)
+        self._feeds = feeds(seeds)
 
     def run(self, count: int, alive: Sequence[bool]) -> list[Callable[[], MemberMetrics]]:
         """``count`` steps of every living member; what it gives for each reads the metrics, ``[count]``, waiting."""
@@ -71,21 +61,14 @@ class Together:
     That fills an accelerator which one small network leaves idle. A member that is not alive costs what it did before.
 
     Args:
-      trainer: compiled with ``members``.
-      source, calls, states, prefetch: as for ``InTurns``.
+      feeds: makes one feed for all seeds, of a trainer compiled with ``members``.
+      states: of the members, which are taken over.
     """
 
-    def __init__(
-        self,
-        trainer: Trainer,
-        source: Source,
-        calls: Callable[[], Calls],
-        states: Sequence[TrainState],
-        prefetch: int,
-    ):
+    def __init__(self, feeds: MakeFeeds, states: Sequence[TrainState]):
         seeds = tuple(int(state.hparams["seed"]) for state in states)
         self._stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
-        (self._feed,) = make_feeds(trainer, source, calls, [seeds], prefetch)
+        (self._feed,) = feeds([seeds])
 
     def run(self, count: int, alive: Sequence[bool]) -> list[Callable[[], MemberMetrics]]:
         """As ``InTurns.run``."""

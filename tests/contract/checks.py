@@ -256,7 +256,7 @@ def bench_of(name: str) -> Bench:
 def quiet_classifier(accumulation: int) -> Bench:
     """A classifier without dropout, for which every slice draws noise of its own."""
     fake = dataclasses.replace(fakes.FAKES["classifier-cnn"], accumulation=accumulation)
-    return Bench(fake.family(optim=fakes.SGD, network={**fake.model["network"], "dropout": 0.0}))
+    return Bench(fake.family(optim=fake.optim(fakes.SGD), network={**fake.model["network"], "dropout": 0.0}))
 
 
 def described(state: Any) -> dict[str, tuple]:

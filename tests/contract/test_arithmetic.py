@@ -9,25 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from genjax import build, tree
-from genjax.families import FAMILIES
+from genjax import tree
 from genjax.families.base import Family
 from tests import fakes
 from tests.contract.checks import Bench, assert_close, bench_of, described
 
 NAMES = ["classifier-cnn", "classifier-alexnet", "classifier-resnet", "gan", "vae-bernoulli"]
-
-
-def family_of(name: str, dtype: str) -> Family:
-    fake = fakes.FAKES[name]
-    networks = FAMILIES[fake.model["family"]].networks
-    config = {
-        "model": dict(fake.model),
-        "optim": fakes.ADAM if list(networks) == ["network"] else dict.fromkeys(networks, fakes.ADAM),
-        "batch_size": fakes.BATCH,
-        "accelerator": {"accumulation": fake.accumulation, "compute_dtype": dtype},
-    }
-    return build.family(config, fakes.SPEC, total_steps=100)
 
 
 def operand_types(family: Family, bench: Bench) -> set[str]:
@@ -54,12 +41,12 @@ def check_bfloat16(family: Family, bench: Bench) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_bfloat16_is_for_the_computation_alone(name):
-    check_bfloat16(family_of(name, "bfloat16"), bench_of(name))
+    check_bfloat16(fakes.FAKES[name].family(dtype="bfloat16"), bench_of(name))
 
 
 def test_the_bfloat16_check_rejects_float32():
     with pytest.raises(AssertionError, match="f32"):
-        check_bfloat16(family_of("vae-bernoulli", "float32"), bench_of("vae-bernoulli"))
+        check_bfloat16(fakes.FAKES["vae-bernoulli"].family(), bench_of("vae-bernoulli"))
 
 
 def test_rematerialisation_changes_no_parameter_and_no_result():

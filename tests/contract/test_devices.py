@@ -27,7 +27,8 @@ def compare(name: str, streamed: bool) -> None:
     from tests import fakes
     from tests.contract.checks import STEPS, assert_close
 
-    family = dataclasses.replace(fakes.FAKES[name], accumulation=1).family(optim=fakes.SGD)
+    fake = dataclasses.replace(fakes.FAKES[name], accumulation=1)
+    family = fake.family(optim=fake.optim(fakes.SGD))
     source = fakes.source()
     one, all_ = (
         Trainer(family, data_mesh(devices), len(source), augment(("flip",))) for devices in (1, jax.device_count())

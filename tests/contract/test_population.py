@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import jax
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from genjax import build
 from genjax.data.augment import augment
 from genjax.data.base import Source
-from genjax.families import FAMILIES
+from genjax.train.feed import make_feeds
 from genjax.train.population import InTurns, Together
 from genjax.train.sharding import data_mesh
 from genjax.train.steps import Trainer
@@ -53,13 +54,10 @@ def starts(bench: Bench) -> list:
 
 def advance(bench: Bench, kind: type, states: list, source: Source) -> list[tuple]:
     """States and metrics of all members after the calls."""
-    together = kind is Together
-    trainer = (
-        Trainer(bench.family, data_mesh(1), len(source), augment(("flip",)), members=True)
-        if together
-        else bench.trainer
-    )
-    population = kind(trainer, source, calls, states, prefetch=1)
+    trainer = bench.trainer
+    if issubclass(kind, Together):
+        trainer = Trainer(bench.family, data_mesh(1), len(source), augment(("flip",)), members=True)
+    population = kind(functools.partial(make_feeds, trainer, source, calls, 1), states)
     metrics: list[list[dict]] = [[] for _ in states]
     for count in CALLS:
         for i, read in enumerate(population.run(count, [True] * len(states))):
@@ -98,16 +96,16 @@ def test_streamed_members_read_their_own_order_of_the_data(kind):
 class OneOrder(Together):
     """Gives every member the data of the first."""
 
-    def __init__(self, trainer, source, calls, states, prefetch):
-        super().__init__(trainer, streamed(source), calls, [states[0]] * len(states), prefetch)
-        self._stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *states)
+    def __init__(self, feeds, states):
+        super().__init__(lambda seeds: feeds([(seeds[0][0],) * len(states)]), states)
 
 
 class OneSeed(Together):
-    def __init__(self, trainer, source, calls, states, prefetch):
-        first = states[0].hparams["seed"] + 0
-        states = [state.replace(hparams={**state.hparams, "seed": first}) for state in states]
-        super().__init__(trainer, source, calls, states, prefetch)
+    """Gives every member the seed of the first, and so its order and its noise."""
+
+    def __init__(self, feeds, states):
+        first = states[0].hparams["seed"]
+        super().__init__(feeds, [s.replace(hparams={**s.hparams, "seed": first}) for s in states])
 
 
 class Shifted(Together):
@@ -118,19 +116,8 @@ class Shifted(Together):
 @pytest.mark.parametrize("broken", [OneOrder, OneSeed, Shifted])
 def test_the_member_check_rejects(broken):
     bench = bench_of("vae-bernoulli")
-    kind = type(broken.__name__, (broken,), {})
-    with pytest.raises(AssertionError):
-        check_broken(bench, kind)
-
-
-def check_broken(bench: Bench, kind: type) -> None:
-    alone = [advance(bench, InTurns, [state], bench.source)[0] for state in starts(bench)]
-    trainer = Trainer(bench.family, data_mesh(1), len(bench.source), augment(("flip",)), members=True)
-    population = kind(trainer, bench.source, calls, starts(bench), prefetch=1)
-    for count in CALLS:
-        population.run(count, [True] * len(FACTORS))
-    for i, (state, _) in enumerate(alone):
-        assert_close(jax.tree.map(np.asarray, population.state(i).params), state.params)
+    with pytest.raises(AssertionError, match="differs by"):
+        check_members(bench, broken, streamed(bench.source), assert_close)
 
 
 def test_a_member_that_is_not_finite_leaves_the_others_alone():
@@ -149,21 +136,20 @@ def test_a_member_that_is_not_finite_leaves_the_others_alone():
 def test_what_may_vary_is_in_the_state_alone(name):
     """The step of the family with another value is the step of this one on a state with that value."""
     fake, bench = fakes.FAKES[name], bench_of(name)
-    networks = FAMILIES[fake.model["family"]].networks
-    optim = dict(fakes.ADAM) if list(networks) == ["network"] else {n: dict(fakes.ADAM) for n in networks}
+    optim = fake.optim()
     settings = build.dynamic_settings({"model": fake.model, "optim": optim})
-    assert "seed" in settings and len(settings) > len(networks)
-    assert len(settings) == len(bench.start.hparams)
+    assert "seed" in settings and len(settings) == len(bench.start.hparams)
     for setting in settings:
         section, _, key = setting.rpartition(".")
         if setting == "seed":
             continue
+        network = section.removeprefix("optim").removeprefix(".")
         if section == "model":
             other = fake.family(**{key: 0.3})
-        elif section == "optim":
-            other = fake.family(optim={**optim, key: 3e-3})
+        elif network:
+            other = fake.family(optim={**optim, network: {**optim[network], key: 3e-3}})
         else:
-            other = build_with(fake, {**optim, section.partition(".")[2]: {**fakes.ADAM, key: 3e-3}})
+            other = fake.family(optim={**optim, key: 3e-3})
         changed = {k: v for k, v in other.hparams.items() if v != bench.family.hparams[k]}
         assert len(changed) == 1, f"{setting} changes {changed}"
         given = {**bench.start.hparams, **{k: np.float32(v) for k, v in changed.items()}}
@@ -173,16 +159,6 @@ def test_what_may_vary_is_in_the_state_alone(name):
         assert_same(
             jax.jit(other.train_step)(state, bench.batch, bench.key()), bench.step(state, bench.batch, bench.key())
         )
-
-
-def build_with(fake: fakes.Fake, optim: dict):
-    config = {
-        "model": dict(fake.model),
-        "optim": optim,
-        "batch_size": fakes.BATCH,
-        "accelerator": {"accumulation": fake.accumulation, "compute_dtype": "float32"},
-    }
-    return build.family(config, fakes.SPEC, total_steps=100)
 
 
 def plain_config() -> dict:
