@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from genjax.ops import conv, conv_transpose
+from genjax.train.compilation import compiler_options
 
 BATCH = 128
 # operation, taps, stride, input channels, output channels, height and width of the input
@@ -73,7 +74,7 @@ def scanned(op: Callable) -> Callable:
 
 def compare(functions: list[Callable], operands: tuple, repeats: int) -> tuple[list[float], list[Any]]:
     """Least seconds of each function over alternating runs, and the compiled programs."""
-    programs = [jax.jit(f).lower(*operands).compile() for f in functions]
+    programs = [jax.jit(f).lower(*operands).compile(compiler_options()) for f in functions]
     times = [float("inf")] * len(programs)
     for repeat in range(repeats + 1):
         for i, program in enumerate(programs):

@@ -14,6 +14,7 @@ two backward passes is written by JAX as ever. On other platforms the tangent ma
 import math
 import operator
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -22,6 +23,7 @@ from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
 from genjax.ops.grouped import Sides, depthwise, split, tap_slices
+from genjax.ops.upsampling import overlap_add, sub_pixel
 
 Padding = str | int | Sequence[tuple[int, int]]
 
@@ -155,7 +157,22 @@ def _convolve(x_BHWC: jax.Array, kernel_HWIO: jax.Array, window: _Window) -> jax
 # custom_jvp, not custom_vjp: the rule below is made of linear maps that JAX transposes itself, so forward mode, reverse
 # mode and every nesting of them remain available.
 def _single_group_primal(x: jax.Array, kernel: jax.Array, window: _Window) -> jax.Array:
-    return _lax_conv(x, kernel, window)
+    native = lambda x, kernel: _lax_conv(x, kernel, window)  # noqa: E731
+    cpu = _forward_on_cpu(kernel.shape, window)
+    return native(x, kernel) if cpu is None else lax.platform_dependent(x, kernel, cpu=cpu, default=native)
+
+
+def _forward_on_cpu(kernel: Sequence[int], window: _Window) -> Any:
+    """What is faster than the native operation on a CPU, by shape; None where nothing is.
+
+    Grey and RGB images have too few channels for the native convolution's inner loop, whichever side they are on.
+    """
+    if window.lhs_dilation == (1, 1):
+        return partial(_patches_product, window=window) if kernel[2] <= _FEW_CHANNELS else None
+    if window.rhs_dilation != (1, 1) or window.stride != (1, 1):
+        return None  # only arises when this operation is itself a derivative
+    form = overlap_add if kernel[3] <= _FEW_CHANNELS else sub_pixel
+    return lambda x, kernel: form(x, kernel, window.lhs_dilation, window.padding)
 
 
 _single_group = jax.custom_jvp(_single_group_primal, nondiff_argnums=(2,))
@@ -195,28 +212,30 @@ def _kernel_tangent_of(kernel: Sequence[int], window: _Window) -> Any:
         return _kernel_tangent_dilated
     copies = math.prod(kernel[:2]) / math.prod(window.stride)  # of the images, in all taps
     if kernel[2] <= _FEW_CHANNELS or (copies <= _FEW_COPIES and window.stride != (1, 1)):
-        return _kernel_tangent_patches
+        return _patches_product
     return _kernel_tangent
 
 
-def _kernel_tangent_patches(x: jax.Array, kernel: jax.Array, window: _Window) -> jax.Array:
+def _patches_product(x: jax.Array, kernel: jax.Array, window: _Window) -> jax.Array:
     """The convolution as a matrix product of the kernel with what each tap sees of the images.
 
-    The transpose is one matrix product over all pixels, in which the batch needs not become channels.
+    Linear in both arguments. The transpose in the kernel is one matrix product over all pixels, in which the batch
+    needs not become channels.
     """
     kh, kw, c, f = kernel.shape
     # The barrier keeps XLA from testing in every tap and for every pixel whether it lies in the padding.
     padded = lax.optimization_barrier(jnp.pad(x, ((0, 0), *window.padding, (0, 0))))
     seen = tap_slices(padded, (kh, kw), window.stride, window.rhs_dilation)
     grid = (x.shape[0], *seen[0].shape[1:3], f)
+    wide = jnp.promote_types(x.dtype, jnp.float32)
     # Two-dimensional products: XLA would copy an operand to bring several contracted axes together.
     if c <= _FEW_CHANNELS:  # taps first, so that whole rows of pixels stay together
         by_tap = jnp.stack(seen).reshape(kh * kw, -1, c)
-        products = [by_tap[:, :, i].T @ kernel[:, :, i].reshape(kh * kw, f) for i in range(c)]
-        y = sum(products[1:], products[0])
+        parts = [(by_tap[:, :, i].T, kernel[:, :, i].reshape(kh * kw, f)) for i in range(c)]
     else:
-        y = jnp.concatenate(seen, axis=3).reshape(-1, kh * kw * c) @ kernel.reshape(kh * kw * c, f)
-    return y.reshape(grid)
+        parts = [(jnp.concatenate(seen, axis=3).reshape(-1, kh * kw * c), kernel.reshape(-1, f))]
+    products = [jnp.matmul(*part, preferred_element_type=wide) for part in parts]
+    return sum(products[1:], products[0]).astype(x.dtype).reshape(grid)
 
 
 def _kernel_tangent(x: jax.Array, kernel: jax.Array, window: _Window) -> jax.Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import platform
@@ -38,6 +39,26 @@ def use_cache() -> Path | None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     return folder
+
+
+# XLA's CPU backend gives some convolutions to a library (YNNPACK) that runs them on one core here, and is left with its
+# own, which use all: half the time on two cores. Matrix products stay where they are.
+_CPU_OPTIONS: dict[str, str | bool] = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT"}
+
+
+@functools.cache
+def compiler_options() -> dict[str, str | bool] | None:
+    """What jit and compile are told for the backend in use, None for nothing.
+
+    An XLA that does not know an option refuses to compile with it, so that each is tried on a program of nothing first.
+    """
+    if jax.default_backend() != "cpu":
+        return None
+    try:
+        jax.jit(lambda: 0, compiler_options=_CPU_OPTIONS).lower().compile()
+    except Exception:
+        return None  # jaxlib has no name of its own for this error on all the versions there are
+    return dict(_CPU_OPTIONS)
 
 
 def cache_home() -> Path:
