@@ -20,7 +20,7 @@ def accelerator(name: str) -> ConfigDict:
         {
             "platform": name,
             "devices": 1 if platform == "cpu" else -1,  # -1: all
-            "accumulation": 1,  # slices a batch is cut into when memory is short
+            "accumulation": 1,  # slices the batch of an update is cut into when memory is short
             "prefetch": 2,  # calls read ahead when the data is streamed
             "memory_budget_mb": 2048,  # a split below this lies on the device, a larger one is streamed
             **ACCELERATORS[platform],

@@ -133,15 +133,12 @@ def family(config: Mapping[str, Any], spec: Any, total_steps: int) -> Family:
     del model["family"]
     accelerator = config["accelerator"]
     accumulation = accelerator["accumulation"]
-    supplied: dict[str, Any] = {"spec": spec, "slice_size": config["batch_size"]}
-    if accumulation > 1:
-        if "accumulation" not in inspect.signature(entry.constructor).parameters:
-            raise UserError(f"accelerator.accumulation={accumulation}: this family does not accumulate; accepted: 1")
-        if config["batch_size"] % accumulation:
-            raise UserError(
-                f"batch_size={config['batch_size']} is no multiple of accelerator.accumulation={accumulation}"
-            )
-        supplied |= {"slice_size": config["batch_size"] // accumulation, "accumulation": accumulation}
+    if accumulation > 1 and "accumulation" not in inspect.signature(entry.constructor).parameters:
+        raise UserError(f"accelerator.accumulation={accumulation}: this family does not accumulate; accepted: 1")
+    if config["batch_size"] % accumulation:
+        raise UserError(f"batch_size={config['batch_size']} is no multiple of accelerator.accumulation={accumulation}")
+    slice_size = config["batch_size"] // accumulation
+    supplied: dict[str, Any] = {"spec": spec, "slice_size": slice_size, "accumulation": accumulation}
     supplied |= _optimizers(config["optim"], entry.constructor, total_steps)
     arguments = _call_known(entry.network_arguments, spec, options=model)
     arguments["dtype"] = lookup(_DTYPES, accelerator["compute_dtype"], "accelerator.compute_dtype")

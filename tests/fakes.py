@@ -86,6 +86,7 @@ FAKES = {
     "gan": Fake(_gan()),
     "gan-conditional-minimax": Fake(_gan(conditional=True, loss="minimax")),
     "gan-two-discriminator-updates": Fake(_gan(discriminator_updates=2)),
+    "gan-accumulated": Fake(_gan(), 2),
     "vae-bernoulli": Fake(_vae(kl_warmup_steps=4)),
     "vae-discretized-logistic": Fake(_vae(likelihood="discretized_logistic"), 2),
     "vae-conditional-gaussian": Fake(_vae(conditional=True, likelihood="gaussian")),

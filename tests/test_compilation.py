@@ -11,18 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from genjax.data.augment import augment
-from genjax.families.classifier import classifier
-from genjax.networks.cnn import CNN
 from genjax.train import compilation, cost
 from genjax.train.compilation import Compilation, prune, use_cache
 from genjax.train.cost import Cost, peak_bytes
-from genjax.train.feed import ResidentFeed
-from genjax.train.optim import adam
-from genjax.train.sharding import data_mesh
-from genjax.train.steps import Trainer
-from genjax.types import ImageSpec
-from tests import fakes
 from tests.cli.commands import VAE, environment, start, train_arguments
 
 
@@ -79,43 +70,6 @@ def test_the_first_step_says_how_long_it_compiled():
     match = re.fullmatch(r"first step after ([\d.]+) s, ([\d.]+) s of it compilation \((\d+) of (\d+) .*cache\)", line)
     assert match and watched.reported and 5.0 <= float(match[1]) < 60.0 and int(match[4]) >= 1
     assert int(Compilation(time.monotonic()).report().split(" of ")[-1].split()[0]) == 0  # counts from where it began
-
-
-def multiplications(batch, side, taps, widths, strides, classes):
-    """Multiplications of the CNN's forward pass by the definition of a convolution, border taps left out."""
-    total, channels = 0, 1
-    for features, stride in zip(widths, strides, strict=True):
-        out = -(-side // stride)
-        pad = max((out - 1) * stride + taps - side, 0) // 2
-        inside = sum(0 <= i * stride + t - pad < side for i in range(out) for t in range(taps))
-        total += inside**2 * channels * features
-        side, channels = out, features
-    return batch * (total + side * side * channels * classes), batch
-
-
-@pytest.mark.parametrize("steps", [1, 3])
-def test_the_operations_of_a_step_are_counted_once_however_many_a_call_makes(steps):
-    spec = ImageSpec(12, 12, 1, classes=3)
-    family = classifier(spec, CNN(3, (8, 16), (1, 2)), adam(1e-3, 10), slice_size=32)
-    source = fakes.source(spec, 40)
-    trainer = Trainer(family, data_mesh(1), len(source), augment(()))
-    assert trainer.flops == 0
-    state = trainer.init(0, source.gather(np.zeros(1, np.int64)))
-    ResidentFeed(trainer, source).run(state, steps)
-    forward, _ = multiplications(32, 12, 3, (8, 16), (1, 2), 3)
-    first, _ = multiplications(32, 12, 3, (8,), (1,), 0)
-    # Two operations a multiplication; a gradient in the kernels and one in the images, but not in the data.
-    expected = 2 * (3 * forward - first)
-    assert 0.97 * expected < trainer.flops < 1.25 * expected, trainer.flops / expected
-
-
-def test_loops_over_slices_are_not_counted_wrongly():
-    fake = fakes.FAKES["gan-two-discriminator-updates"].family()
-    source = fakes.source()
-    trainer = Trainer(fake, data_mesh(1), len(source), augment(()))
-    state = trainer.init(0, source.gather(np.zeros(1, np.int64)))
-    ResidentFeed(trainer, source).run(state, 1)
-    assert trainer.flops == 0
 
 
 def test_speed_is_in_its_units(monkeypatch):

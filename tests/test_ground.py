@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from genjax import build, rng, tree
+from genjax.families import FAMILIES
 from genjax.families.vae import vae
 from genjax.networks import ConvVAE
 from genjax.types import ImageSpec, UserError, lookup
@@ -206,8 +208,11 @@ def test_what_a_config_may_say(config):
     batch = {"image": np.zeros((2, 8, 8, 1), np.uint8), "label": np.zeros(2, np.int32)}
     shapes = jax.eval_shape(plan.family.init, rng.root(0), batch)
     assert tree.named_leaves(shapes.params)["vae/to_latent/kernel"].shape[1] == 2 * 4
-    plan = build.experiment(config("gan", model__discriminator_updates=3, total="1 epochs"))
-    assert plan.family.examples_per_step == 24 and plan.total_steps == 2  # 36 / 24
+    for accumulation in (1, 4):
+        gan = config("gan", model__discriminator_updates=3, accelerator__accumulation=accumulation, total="1 epochs")
+        plan = build.experiment(gan)
+        assert (plan.family.microbatches, plan.family.slice_size) == (3 * accumulation, 8 // accumulation)
+        assert plan.family.examples_per_step == 24 and plan.total_steps == 2  # 36 / 24
 
 
 WRONG = [
@@ -229,6 +234,7 @@ WRONG = [
     ("vae", {"model__network__widht": 8}, "model.network.widht is no setting (did you mean 'width'?)"),
     ("vae", {"model__network__image_shape": (8, 8, 1)}, "model.network.image_shape is no setting"),
     ("vae", {"model__optimizer": 1}, "model.optimizer is no setting"),
+    ("gan", {"model__accumulation": 2}, "model.accumulation is no setting"),
     ("gan", {"model__loss": "hinge"}, "model.loss='hinge' is unknown; accepted: minimax, non_saturating"),
     ("vae", {"optim__name": "adm"}, "optim.name='adm' is unknown; accepted: adam, sgd"),
     ("vae", {"optim__name": None}, "optim.name is missing"),
@@ -271,7 +277,7 @@ WRONG = [
     ("vae", {"checkpoint__every": "always"}, "checkpoint.every='always' is no duration"),
     ("vae", {"evaluators__eval__every": "never"}, "evaluators.eval.every='never' is no duration"),
     ("vae", {"accelerator__accumulation": 3}, "batch_size=8 is no multiple of accelerator.accumulation=3"),
-    ("gan", {"accelerator__accumulation": 2}, "accelerator.accumulation=2: this family does not accumulate"),
+    ("gan", {"accelerator__accumulation": 3}, "batch_size=8 is no multiple of accelerator.accumulation=3"),
     ("vae", {"optim__warmup_steps": 9}, "optim.warmup_steps=9 must be at least 0 and less than the 9 steps"),
     ("classifier", {"model__network__strides": (1, 2)}, "model.network: 1 features but 2 strides"),
     # What the data can't do.
@@ -288,6 +294,14 @@ def test_a_bad_config_stops_in_one_line_that_says_what_is_accepted(config, famil
     with pytest.raises(UserError) as caught:
         build.experiment(config(family, **changes))
     assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_family_that_does_not_accumulate_says_so(config, monkeypatch):
+    def constructor(spec, network, optimizer, slice_size): ...
+
+    monkeypatch.setitem(FAMILIES, "vae", dataclasses.replace(FAMILIES["vae"], constructor=constructor))
+    with pytest.raises(UserError, match="accelerator.accumulation=2: this family does not accumulate; accepted: 1"):
+        build.experiment(config(accelerator__accumulation=2))
 
 
 def test_splits_that_do_not_agree_are_refused(files, config):

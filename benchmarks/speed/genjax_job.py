@@ -78,7 +78,7 @@ class Training:
         jax.block_until_ready(images)
 
     def facts(self) -> dict[str, Any]:
-        """FLOPs of one step as XLA counts them in the program that runs; 0 where it does not say."""
+        """FLOPs of one step as the trainer counts them: XLA's number for the program that runs, where that is whole."""
         return {"flops": self.trainer.flops}
 
 

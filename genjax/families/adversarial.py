@@ -8,8 +8,9 @@ from typing import Protocol
 import jax
 import jax.numpy as jnp
 
-from genjax import rng, tree
+from genjax import rng
 from genjax.families.base import Optimizer, TrainState, scan_slices, update_ema
+from genjax.families.update import update_network
 from genjax.types import Array, Batch, Key, Metrics, Params
 
 GENERATOR, DISCRIMINATOR = "generator", "discriminator"
@@ -25,39 +26,31 @@ class Player(Protocol):
         ...
 
 
-def _update(state: TrainState, name: str, loss_fn: Callable, optimizer: Optimizer) -> tuple[TrainState, Metrics]:
-    """One optimizer update of one player: ``loss_fn(variables) -> (loss [B], metrics, collections)``."""
-
-    def scalar_loss(params):
-        loss, metrics, collections = loss_fn({"params": params, **state.collections[name]})
-        return jnp.mean(loss), ({k: jnp.mean(v) for k, v in metrics.items()}, collections)
-
-    (loss, (metrics, collections)), grads = jax.value_and_grad(scalar_loss, has_aux=True)(state.params[name])
-    params, opt = optimizer.update(
-        grads, state.opt[name], state.params[name], state.hparams[f"learning_rate/{name}"], state.step
-    )
-    state = state.replace(
-        params={**state.params, name: params},
-        collections={**state.collections, name: collections},
-        opt={**state.opt, name: opt},
-    )
-    return state, {f"{name}_loss": loss, f"{name}_grad_norm": tree.norm(grads), **metrics}
-
-
 def discriminator_update(
-    state: TrainState, batch: Batch, key: Key, loss: Player, optimizer: Optimizer
+    state: TrainState, batch: Batch, key: Key, loss: Player, optimizer: Optimizer, accumulation: int
 ) -> tuple[TrainState, Metrics]:
-    """One update of the discriminator on a slice ``[B, ...]``; the generator is left alone."""
+    """One update of the discriminator on slices ``[accumulation, B, ...]``; the generator is left alone."""
     generator = state.variables(GENERATOR)
-    return _update(state, DISCRIMINATOR, lambda own: loss(generator, own, batch, key), optimizer)
+    loss_fn = lambda own, piece, piece_key: loss(generator, own, piece, piece_key)  # noqa: E731
+    return _update(state, DISCRIMINATOR, loss_fn, optimizer, batch, key, accumulation)
 
 
 def generator_update(
-    state: TrainState, batch: Batch, key: Key, loss: Player, optimizer: Optimizer
+    state: TrainState, batch: Batch, key: Key, loss: Player, optimizer: Optimizer, accumulation: int
 ) -> tuple[TrainState, Metrics]:
-    """One update of the generator; the discriminator is left alone."""
+    """One update of the generator on slices ``[accumulation, B, ...]``; the discriminator is left alone."""
     discriminator = state.variables(DISCRIMINATOR)
-    return _update(state, GENERATOR, lambda own: loss(own, discriminator, batch, key), optimizer)
+    loss_fn = lambda own, piece, piece_key: loss(own, discriminator, piece, piece_key)  # noqa: E731
+    return _update(state, GENERATOR, loss_fn, optimizer, batch, key, accumulation)
+
+
+def _update(
+    state: TrainState, name: str, loss_fn: Callable, optimizer: Optimizer, batch: Batch, key: Key, accumulation: int
+) -> tuple[TrainState, Metrics]:
+    """``update_network`` with noise for each slice; the metrics that both players have are given the player's name."""
+    keys = jax.random.split(key, accumulation) if accumulation > 1 else key[None]
+    state, metrics = update_network(state, name, loss_fn, optimizer, (batch, keys), accumulation)
+    return state, {f"{name}_{k}" if k in ("loss", "grad_norm") else k: value for k, value in metrics.items()}
 
 
 def adversarial_train_step(
@@ -65,20 +58,28 @@ def adversarial_train_step(
     discriminator_loss: Player,
     optimizers: dict[str, Optimizer],
     discriminator_updates: int,
+    accumulation: int,
     ema_decay: float,
 ) -> Callable[[TrainState, Batch, Key], tuple[TrainState, Metrics]]:
-    """A step that scans the discriminator over its slices ``[M, B, ...]`` and then updates the generator once."""
+    """A step that scans the discriminator over its updates and then updates the generator once.
+
+    Each update takes ``accumulation`` of the slices ``[M, B, ...]``; those of the last one serve the generator, too.
+    """
 
     def train_step(state: TrainState, batch: Batch, key: Key) -> tuple[TrainState, Metrics]:
         def body(state, inputs):
-            piece, piece_key = inputs
-            return discriminator_update(state, piece, piece_key, discriminator_loss, optimizers[DISCRIMINATOR])
+            pieces, update_key = inputs
+            return discriminator_update(
+                state, pieces, update_key, discriminator_loss, optimizers[DISCRIMINATOR], accumulation
+            )
 
+        shape = (discriminator_updates, accumulation)
+        batches = {name: array.reshape(*shape, *array.shape[1:]) for name, array in batch.items()}
         keys = jax.random.split(rng.stream(key, DISCRIMINATOR), discriminator_updates)
-        state, d_metrics = scan_slices(body, state, (batch, keys), discriminator_updates)
-        last = jax.tree.map(lambda x: x[-1], batch)
+        state, d_metrics = scan_slices(body, state, (batches, keys), discriminator_updates)
+        last = {name: array[-1] for name, array in batches.items()}
         state, g_metrics = generator_update(
-            state, last, rng.stream(key, GENERATOR), generator_loss, optimizers[GENERATOR]
+            state, last, rng.stream(key, GENERATOR), generator_loss, optimizers[GENERATOR], accumulation
         )
         state = update_ema(state, ema_decay)
         metrics = {k: jnp.mean(v) for k, v in d_metrics.items()} | g_metrics

@@ -78,7 +78,7 @@ class Family:
     Attributes:
       name: as in the config.
       spec: of the images it was built for.
-      microbatches: M, the slices one step consumes (gradient accumulation, or discriminator updates).
+      microbatches: M, the slices one step consumes (gradient accumulation times discriminator updates).
       slice_size: B, the examples in each of them.
       conditional: whether ``sample`` reads its labels.
       init: ``(key, batch [B, ...]) -> TrainState``.

@@ -37,6 +37,7 @@ def gan(
     generator_optimizer: Optimizer,
     discriminator_optimizer: Optimizer,
     slice_size: int,
+    accumulation: int = 1,
     conditional: bool = False,
     latent_dim: int = 100,
     loss: str = "non_saturating",
@@ -50,7 +51,8 @@ def gan(
       generator: ``(z [B,D], label [B] or None, train) -> images in [-1,1]``.
       discriminator: ``(images, label [B] or None, train) -> logits [B]``, positive for real.
       generator_optimizer, discriminator_optimizer: one for each.
-      slice_size: real images in one discriminator update, and generated ones in one generator update.
+      slice_size: real images in one slice, and generated ones.
+      accumulation: slices whose gradients make one update of either player; batch statistics are those of a slice.
       conditional: whether both networks are given the label (Mirza & Osindero 2014).
       latent_dim: of z ~ N(0, I).
       loss: the generator's, "non_saturating" or "minimax".
@@ -61,7 +63,6 @@ def gan(
     check_positive(latent_dim=latent_dim)
     generator_loss = lookup(GENERATOR_LOSSES, loss, "model.loss")
     optimizers = {GENERATOR: generator_optimizer, DISCRIMINATOR: discriminator_optimizer}
-    hparams = learning_rates(optimizers)
 
     def labels_of(batch: Batch) -> Array | None:
         return batch["label"] if conditional else None
@@ -110,7 +111,7 @@ def gan(
             GENERATOR: generator.init(rng.stream(key, GENERATOR), z, label, train=False),
             DISCRIMINATOR: discriminator.init(rng.stream(key, DISCRIMINATOR), image, label, train=False),
         }
-        return new_state(networks, optimizers, hparams, (GENERATOR,) if ema_decay else ())
+        return new_state(networks, optimizers, learning_rates(optimizers), (GENERATOR,) if ema_decay else ())
 
     def from_latents(state, z: Array, labels: Array | None) -> Array:
         images = generator.apply(state.averaged(GENERATOR), z, labels, train=False)
@@ -143,16 +144,16 @@ def gan(
     return Family(
         name="gan",
         spec=spec,
-        microbatches=discriminator_updates,
+        microbatches=discriminator_updates * accumulation,
         slice_size=slice_size,
         conditional=conditional,
         init=init,
         train_step=adversarial_train_step(
-            generator_player, discriminator_player, optimizers, discriminator_updates, ema_decay
+            generator_player, discriminator_player, optimizers, discriminator_updates, accumulation, ema_decay
         ),
         eval_step=eval_step,
         sample=sample,
-        hparams=hparams,
+        hparams=learning_rates(optimizers),
         extras={"interpolate": interpolate},
         headline=("discriminator_loss", "generator_loss"),
     )

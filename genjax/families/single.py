@@ -6,10 +6,9 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import jax
-import jax.numpy as jnp
 
-from genjax import tree
-from genjax.families.base import Optimizer, TrainState, scan_slices, update_ema
+from genjax.families.base import Optimizer, TrainState, update_ema
+from genjax.families.update import update_network
 from genjax.types import Array, Batch, Key, Metrics, Params
 
 
@@ -26,35 +25,15 @@ class Objective(Protocol):
 def single_train_step(
     name: str, objective: Objective, optimizer: Optimizer, microbatches: int, ema_decay: float
 ) -> Callable[[TrainState, Batch, Key], tuple[TrainState, Metrics]]:
-    """A train step for network ``name``: gradient of the mean over all slices, one update, averaging.
-
-    The slices are equal in size, so that the mean of their gradients is the gradient of the whole batch.
-    """
+    """A train step for network ``name``: gradient of the mean over all slices, one update, averaging."""
 
     def train_step(state: TrainState, batch: Batch, key: Key) -> tuple[TrainState, Metrics]:
-        def loss_fn(params, collections, piece, piece_key):
-            loss, metrics, collections = objective(
-                {"params": params, **collections}, piece, piece_key, state.hparams, state.step
-            )
-            loss = jnp.mean(loss)
-            return loss, ({"loss": loss, **{k: jnp.mean(v) for k, v in metrics.items()}}, collections)
+        def loss_fn(variables, piece, piece_key):
+            return objective(variables, piece, piece_key, state.hparams, state.step)
 
-        def body(carry, inputs):
-            grads, collections = carry
-            new, (metrics, collections) = jax.grad(loss_fn, has_aux=True)(state.params[name], collections, *inputs)
-            return (jax.tree.map(jnp.add, grads, new), collections), metrics
-
-        zeros = jax.tree.map(jnp.zeros_like, state.params[name])
-        (grads, collections), metrics = scan_slices(
-            body, (zeros, state.collections[name]), (batch, jax.random.split(key, microbatches)), microbatches
-        )
-        grads = jax.tree.map(lambda g: g / microbatches, grads)
-        params, opt = optimizer.update(
-            grads, state.opt[name], state.params[name], state.hparams[f"learning_rate/{name}"], state.step
-        )
-        state = state.replace(params={name: params}, collections={name: collections}, opt={name: opt})
-        state = update_ema(state, ema_decay)
-        metrics = {k: jnp.mean(v) for k, v in metrics.items()} | {"grad_norm": tree.norm(grads)}
-        return state.replace(step=state.step + 1), metrics
+        slices = (batch, jax.random.split(key, microbatches))
+        after, metrics = update_network(state, name, loss_fn, optimizer, slices, microbatches)
+        after = update_ema(after, ema_decay)
+        return after.replace(step=after.step + 1), metrics
 
     return train_step

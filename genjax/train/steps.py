@@ -15,6 +15,8 @@ from jax.sharding import Mesh
 from genjax import rng
 from genjax.data.order import batch_indices
 from genjax.families.base import Family, TrainState
+from genjax.train.compilation import compiler_options
+from genjax.train.flops import step_flops
 from genjax.train.sharding import over_data, replicated
 from genjax.types import Array, Batch, Metrics, UserError
 
@@ -33,15 +35,15 @@ class Functions:
 def compile_functions(family: Family) -> Functions:
     """Compiles, lazily, what evaluators may call."""
     return Functions(
-        eval_step=jax.jit(family.eval_step),
-        sample=jax.jit(family.sample) if family.sample else None,
+        eval_step=jax.jit(family.eval_step, compiler_options=compiler_options()),
+        sample=jax.jit(family.sample, compiler_options=compiler_options()) if family.sample else None,
         extras={name: _compile_extra(function) for name, function in family.extras.items()},
     )
 
 
 def _compile_extra(function: Callable) -> Callable:
     counted = "num" in inspect.signature(function).parameters
-    return jax.jit(function, static_argnames=("num",) if counted else ())
+    return jax.jit(function, static_argnames=("num",) if counted else (), compiler_options=compiler_options())
 
 
 class Trainer:
@@ -114,21 +116,16 @@ class Trainer:
             place = replicated(self.mesh)
             mapped = jax.vmap(function, axes) if self.members else function
             # Ahead of time, so that the program can be asked what it costs without being compiled a second time.
-            program = jax.jit(mapped, donate_argnums=0, out_shardings=(place, place)).lower(*args).compile()
-            self._programs[name] = program
-            self.flops = self.flops or self._count(program)
+            traced = jax.jit(mapped, donate_argnums=0, out_shardings=(place, place)).trace(*args)
+            self._programs[name] = program = traced.lower().compile(compiler_options())
+            self.flops = self.flops or self._count(program, traced.jaxpr, steps=name[1])
         return self._programs[name](*args)
 
-    def _count(self, program: jax.stages.Compiled) -> float:
-        """Floating-point operations of one step (of all members), as XLA counts them; 0 where it can't.
-
-        XLA counts the body of a loop once, however often it runs: right for the scan over steps, wrong for one over
-        slices.
-        """
-        if self.family.microbatches > 1:
-            return 0.0
-        analysis = program.cost_analysis()
-        return float(analysis.get("flops", 0.0)) * self.mesh.size if analysis else 0.0
+    def _count(self, program: jax.stages.Compiled, traced: Any, steps: int) -> float:
+        """Floating-point operations of one step (of all members) on all devices."""
+        analysis = program.cost_analysis() or {}
+        counted = float(analysis.get("flops", 0.0)) * self.mesh.size
+        return step_flops(counted, traced, steps, self.mesh.devices.flat[0].platform)
 
     def _run_resident(self, state: TrainState, data: Batch, steps: int) -> tuple[TrainState, Metrics]:
         def body(state, _):

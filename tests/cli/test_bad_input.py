@@ -44,7 +44,6 @@ SETTINGS = {
     "seed below zero": (VAE, ["seed=-1"], ["seed=-1"]),
     "seed above 32 bits": (VAE, ["seed=99999999999"], ["seed=99999999999", "4294967295"]),
     "accumulation": (VAE, ["accelerator.accumulation=7"], ["batch_size=8", "accelerator.accumulation=7"]),
-    "accumulation in a gan": (GAN, ["accelerator.accumulation=2"], ["accumulation=2", "accepted: 1"]),
     "no discriminator updates": (
         GAN,
         ["model.discriminator_updates=0"],

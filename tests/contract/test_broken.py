@@ -14,6 +14,7 @@ from genjax import rng
 from genjax.families import adversarial
 from genjax.families.base import Family
 from genjax.io.checkpoint import Checkpoints
+from tests import fakes
 from tests.contract import checks
 
 
@@ -107,6 +108,10 @@ def no_label(sample: Callable) -> Callable:
 
 def signed(sample: Callable) -> Callable:
     return lambda state, keys, labels: 2.0 * sample(state, keys, labels) - 1.0
+
+
+def updates_for_each_slice(family: Family) -> Family:
+    return fakes.FAKES["gan-two-discriminator-updates"].family()
 
 
 def updates_twice(family: Family) -> Family:
@@ -209,6 +214,12 @@ BROKEN = {
     ),
     "samples in [-1, 1]": ("vae-bernoulli", sampling(signed), checks.check_samples, r"samples in \[-"),
     "one update too many": ("classifier-cnn", updates_twice, checks.check_update_counts, r"\[6\] updates in 3 steps"),
+    "an update for each slice": (
+        "gan-accumulated",
+        updates_for_each_slice,
+        checks.check_update_counts,
+        r"discriminator: \[6\] updates in 3 steps",
+    ),
 }
 
 
@@ -235,13 +246,38 @@ def test_a_discriminator_update_that_touches_the_generator_is_rejected(part, mon
         checks.check_players(checks.bench_of("gan"))
 
 
-def test_gradients_that_are_summed_over_slices_are_rejected(monkeypatch):
-    whole, sliced = checks.quiet_classifier(1), checks.quiet_classifier(2)
-    step = sliced.step
-    doubled = {name: 2 * value for name, value in sliced.start.hparams.items()}
-    monkeypatch.setattr(sliced, "step", lambda state, *args: step(state.replace(hparams=doubled), *args))
-    with pytest.raises(AssertionError, match="params/classifier/.* differs by"):
+@pytest.mark.parametrize(
+    ("quiet", "network"),
+    [
+        (checks.quiet_classifier, "classifier"),
+        (checks.quiet_gan, adversarial.DISCRIMINATOR),
+        (checks.quiet_gan, adversarial.GENERATOR),
+    ],
+)
+def test_gradients_that_are_summed_over_slices_are_rejected(quiet, network, monkeypatch):
+    whole, sliced = quiet(1), quiet(2)
+    step, rate = sliced.step, f"learning_rate/{network}"
+    doubled = {**sliced.start.hparams, rate: 2 * sliced.start.hparams[rate]}
+
+    def summed(state, *args):
+        after, metrics = step(state.replace(hparams=doubled), *args)
+        return after.replace(hparams=state.hparams), metrics
+
+    monkeypatch.setattr(sliced, "step", summed)
+    with pytest.raises(AssertionError, match=f"params/{network}/.* differs by"):
         checks.check_accumulation(whole, sliced)
+
+
+def test_a_generator_that_sees_one_slice_of_several_is_rejected(monkeypatch):
+    update = adversarial.generator_update
+
+    def sees_the_last(state, batch, *args):
+        return update(state, jax.tree.map(lambda x: jnp.broadcast_to(x[-1:], x.shape), batch), *args)
+
+    monkeypatch.setattr(adversarial, "generator_update", sees_the_last)
+    sound = checks.quiet_gan(2)
+    with pytest.raises(AssertionError, match="params/generator/.* differs by"):
+        checks.check_accumulation(checks.quiet_gan(1), checks.Bench(sound.family, sound))
 
 
 def test_a_checkpoint_of_another_step_is_rejected(monkeypatch, tmp_path):

@@ -13,14 +13,16 @@ NAMES = list(fakes.FAKES)
 GANS = [name for name in NAMES if fakes.FAKES[name].model["family"] == "gan"]
 
 
-def microbatches(name: str) -> int:
-    """Slices of one step."""
-    fake = fakes.FAKES[name]
-    return fake.model.get("discriminator_updates", fake.accumulation)
+def discriminator_updates(name: str) -> int:
+    return fakes.FAKES[name].model.get("discriminator_updates", 1)
 
 
-# One for every shape that the compiled loops around a step can take.
-LOOPS = list({(fakes.FAKES[name].model["family"], microbatches(name)): name for name in reversed(NAMES)}.values())
+def loops(name: str) -> tuple:
+    """What decides the shape of the compiled loops around a step."""
+    return fakes.FAKES[name].model["family"], discriminator_updates(name), fakes.FAKES[name].accumulation
+
+
+LOOPS = list({loops(name): name for name in reversed(NAMES)}.values())  # one for every shape
 
 
 def test_every_family_and_every_network_has_a_fake():
@@ -55,7 +57,7 @@ class TestFamily:
         checks.check_hparams(bench_of(name))
 
     def test_updates_are_counted_exactly(self, name):
-        checks.check_update_counts(bench_of(name))
+        checks.check_update_counts(bench_of(name), discriminator_updates(name))
 
     def test_a_sample_depends_on_its_own_key_and_label_alone(self, name):
         if bench_of(name).family.name == "classifier":
@@ -76,7 +78,7 @@ class TestLoops:
         checks.check_population(bench_of(name))
 
 
-@pytest.mark.parametrize("name", [name for name in GANS if microbatches(name) == 1])
+@pytest.mark.parametrize("name", [name for name in GANS if discriminator_updates(name) == 1])
 def test_a_player_s_update_leaves_the_other_alone(name):
     checks.check_players(bench_of(name))
 
@@ -86,5 +88,6 @@ def test_streaming_gives_the_bits_of_data_on_the_device(name):
     checks.check_stream(bench_of(name))
 
 
-def test_slices_make_the_step_of_the_whole_batch():
-    checks.check_accumulation(checks.quiet_classifier(1), checks.quiet_classifier(2))
+@pytest.mark.parametrize("quiet", [checks.quiet_classifier, checks.quiet_gan])
+def test_slices_make_the_step_of_the_whole_batch(quiet):
+    checks.check_accumulation(quiet(1), quiet(2))
