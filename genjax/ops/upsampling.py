@@ -1,8 +1,8 @@
 """Transposed convolutions without the zeros between the pixels, for the CPU.
 
 An output pixel o = s * m + a of the phase a, 0 <= a < s, meets every s-th tap only: with the padding ``low`` on the
-near side those are the taps q = q0 + s * l, q0 = (low - a) mod s, on the input pixels m + (a + q0 - low) / s + l. So each
-phase is a convolution of the images with a part of the kernel (Shi et al. 2016, Real-time single image and video
+near side those are the taps q = q0 + s * l, q0 = (low - a) mod s, on the input pixels m + (a + q0 - low) / s + l. So
+each phase is a convolution of the images with a part of the kernel (Shi et al. 2016, Real-time single image and video
 super-resolution, section 3: sub-pixel convolution), and together they have as many products as are needed.
 """
 
