@@ -21,6 +21,7 @@ def base(args: Args) -> ConfigDict:
             "eval_batch_size": 250,  # numbers do not depend on it
             "checkpoint": {
                 "every": "1 epochs",
+                "keep": "",  # checkpoints at multiples of this duration are kept for good, such as 10%; empty for none
                 "best": "",  # metric that chooses the best checkpoint, such as eval/accuracy; empty for none
                 "mode": "max",
             },
@@ -59,7 +60,7 @@ def smoke(config: ConfigDict) -> ConfigDict:
         section.warmup_steps = 0
     for section in config.evaluators.values():
         section.every = "end" if section.every == "end" else "2 steps"
-        for key, small in {"num_samples": 3, "rows": 2}.items():
+        for key, small in {"num_samples": 3, "num_steps": 2, "rows": 2}.items():
             if key in section:
                 section[key] = small
     return config

@@ -15,7 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genjax.families.base import learning_rates, new_state, update_ema
+from genjax.families.averaging import exponential_average, update_ema
+from genjax.families.base import learning_rates, new_state
 from genjax.train import progress
 from genjax.train.duration import to_steps
 from genjax.train.optim import OPTIMIZERS, SCHEDULES, adam, make_schedule, sgd
@@ -178,9 +179,11 @@ def test_bad_optimizer_settings_raise_one_line(name, options, message):
 OPTIMIZER = {"net": adam(0.01, 10)}
 
 
-def state_of(averaged=("net",)):
+def state_of(decay=0.99):
     variables = {"params": PARAMS, "batch_stats": {"mean": jnp.ones(2), "count": jnp.array(3, jnp.int32)}}
-    return new_state({"net": variables}, OPTIMIZER, {**learning_rates(OPTIMIZER), "beta": 2.0}, averaged)
+    return new_state(
+        {"net": variables}, OPTIMIZER, {**learning_rates(OPTIMIZER), "beta": 2.0}, exponential_average("net", decay)
+    )
 
 
 def test_new_state_holds_every_number_and_shares_no_buffer():
@@ -191,17 +194,21 @@ def test_new_state_holds_every_number_and_shares_no_buffer():
     pointers = [leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves((state.params, state.collections, state.ema))]
     assert len(set(pointers)) == len(pointers) == 8
     assert state.averaged("net") is state.ema["net"]
-    plain = state_of(averaged=())
+    plain = state_of(decay=0.0)
     assert plain.ema == {} and plain.averaged("net")["params"] is plain.params["net"]
 
 
-def check_ema(update_ema):
+def moved(state, decay):
+    return update_ema(state, exponential_average("net", decay))
+
+
+def check_ema(moved):
     for step, decay in [(0, 0.99), (5, 0.99), (81, 0.9), (10**6, 0.9), (10**6, 0.9999)]:
         state = state_of().replace(step=jnp.asarray(step, jnp.int32))
         current = jax.tree.map(lambda leaf: leaf + 10, (state.params, state.collections))
         state = state.replace(params=current[0], collections=current[1])
         kept = min(decay, (1 + step) / (10 + step))
-        ema = update_ema(state, decay).ema["net"]
+        ema = moved(state, decay).ema["net"]
         np.testing.assert_allclose(
             ema["params"]["dense"]["kernel"], PARAMS["dense"]["kernel"] + 10 * (1 - kept), rtol=1e-5
         )
@@ -210,16 +217,16 @@ def check_ema(update_ema):
 
 
 def test_the_average_warms_up_and_takes_integers_as_they_are():
-    check_ema(update_ema)
+    check_ema(moved)
 
 
 @pytest.mark.parametrize(
     "broken",
     [
-        lambda state, decay: update_ema(state, 1.0 - decay),
-        lambda state, decay: update_ema(state.replace(step=jnp.asarray(10**9)), decay),  # without the warm-up
-        lambda state, decay: update_ema(state.replace(step=state.step + 1), decay),
-        lambda state, decay: update_ema(state.replace(collections={"net": state_of().collections["net"]}), decay),
+        lambda state, decay: moved(state, 1.0 - decay),
+        lambda state, decay: moved(state.replace(step=jnp.asarray(10**9)), decay),  # without the warm-up
+        lambda state, decay: moved(state.replace(step=state.step + 1), decay),
+        lambda state, decay: moved(state.replace(collections={"net": state_of().collections["net"]}), decay),
     ],
     ids=["inverted", "cold", "late", "parameters_only"],
 )

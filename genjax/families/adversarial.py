@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from genjax import rng
-from genjax.families.base import Optimizer, TrainState, scan_slices, update_ema
+from genjax.families.averaging import Averages, update_ema
+from genjax.families.base import Optimizer, TrainState, scan_slices
 from genjax.families.update import update_network
 from genjax.types import Array, Batch, Key, Metrics, Params
 
@@ -59,7 +60,7 @@ def adversarial_train_step(
     optimizers: dict[str, Optimizer],
     discriminator_updates: int,
     accumulation: int,
-    ema_decay: float,
+    averages: Averages,
 ) -> Callable[[TrainState, Batch, Key], tuple[TrainState, Metrics]]:
     """A step that scans the discriminator over its updates and then updates the generator once.
 
@@ -81,7 +82,7 @@ def adversarial_train_step(
         state, g_metrics = generator_update(
             state, last, rng.stream(key, GENERATOR), generator_loss, optimizers[GENERATOR], accumulation
         )
-        state = update_ema(state, ema_decay)
+        state = update_ema(state, averages)
         metrics = {k: jnp.mean(v) for k, v in d_metrics.items()} | g_metrics
         return state.replace(step=state.step + 1), metrics
 

@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
 
-from genjax import tree
 from genjax.types import Array, Batch, ImageSpec, Key, Metrics, Params, UserError
+
+if TYPE_CHECKING:
+    from genjax.families.averaging import Averages
 
 
 class TrainState(flax.struct.PyTreeNode):
-    """Everything a step needs next time; arrays only, keyed by network (or by name for the last two).
+    """Everything a step needs next time; arrays only, keyed by network (``ema`` by average, the last two by name).
 
     Attributes:
       step: int32, number of finished steps.
       params: trainable variables of each network.
       collections: its other variables, such as running batch statistics.
       opt: its optimizer state.
-      ema: variables averaged over steps (parameters and collections), absent for a network that is not averaged.
+      ema: variables averaged over steps (parameters and collections), one entry for each average. The one that
+        evaluation uses has the network's own name; a network that is not averaged has none.
       frozen: variables of networks that are used and not trained.
       hparams: the numbers a sweep may change without compiling again, the seed among them.
       extra: whatever else a family carries along.
@@ -90,6 +93,10 @@ class Family:
       hparams: where the numbers in ``state.hparams`` start, the seed aside.
       extras: other pure functions, optional, picked by evaluators by name.
       headline: the two or three training metrics worth a place in the progress bar.
+      ema_lengths: relative length of each power-function average in ``TrainState.ema``, by its name there
+        (``averaging.power_lengths``). Averages of other lengths can be rebuilt from these.
+      evaluations: network evaluations of one sample, guidance included; None where there are no steps to count, or the
+        data decide.
     """
 
     name: str
@@ -104,6 +111,8 @@ class Family:
     hparams: Mapping[str, float]
     extras: Mapping[str, Callable[..., Any]]
     headline: tuple[str, ...]
+    ema_lengths: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    evaluations: int | None = None
 
     @property
     def examples_per_step(self) -> int:
@@ -137,7 +146,7 @@ def new_state(
     networks: Mapping[str, Mapping[str, Any]],
     optimizers: Mapping[str, Optimizer],
     hparams: Mapping[str, float],
-    averaged: tuple[str, ...] = (),
+    averages: Averages | None = None,
 ) -> TrainState:
     """The state before the first step.
 
@@ -145,7 +154,7 @@ def new_state(
       networks: variables of each network, as ``network.init`` returns them.
       optimizers: one for each network.
       hparams: numbers that become arrays of the state, learning rates among them (``learning_rates``).
-      averaged: networks whose variables are averaged.
+      averages: of the networks' variables; none by default.
     """
     params, collections = {}, {}
     for name, variables in networks.items():
@@ -156,22 +165,13 @@ def new_state(
         collections=collections,
         opt={name: optimizers[name].init(params[name]) for name in networks},
         # Copied: two leaves that share a buffer could not both be donated.
-        ema={name: jax.tree.map(jnp.copy, dict(networks[name])) for name in averaged},
+        ema={
+            name: jax.tree.map(jnp.copy, dict(networks[average.network])) for name, average in (averages or {}).items()
+        },
         frozen={},
         hparams={name: jnp.asarray(value, jnp.float32) for name, value in hparams.items()},
         extra={},
     )
-
-
-def update_ema(state: TrainState, decay: float) -> TrainState:
-    """Moves every averaged network towards its current variables.
-
-    The decay starts small, ``min(decay, (1 + step) / (10 + step))``, so that the average forgets the initialisation
-    (the warm-up of TensorFlow's ``ExponentialMovingAverage``).
-    """
-    step = state.step.astype(jnp.float32)
-    weight = 1.0 - jnp.minimum(decay, (1.0 + step) / (10.0 + step))
-    return state.replace(ema={name: tree.lerp(state.ema[name], state.variables(name), weight) for name in state.ema})
 
 
 def scan_slices(body: Callable, carry: Any, slices: Any, count: int) -> tuple[Any, Any]:

@@ -13,9 +13,11 @@ import jax.numpy as jnp
 
 from genjax import rng
 from genjax.families.adversarial import DISCRIMINATOR, GENERATOR, adversarial_train_step
+from genjax.families.averaging import exponential_average
 from genjax.families.base import Family, Optimizer, condition_classes, learning_rates, new_state, to_signed
+from genjax.families.latents import slerp
 from genjax.objectives.adversarial import GENERATOR_LOSSES, discriminator_loss
-from genjax.types import Array, Batch, ImageSpec, Key, UserError, check_fraction, check_positive, lookup
+from genjax.types import Array, Batch, ImageSpec, Key, UserError, check_positive, lookup
 
 
 def network_arguments(spec: ImageSpec, conditional: bool = False) -> dict[str, Any]:
@@ -59,10 +61,10 @@ def gan(
       discriminator_updates: for each generator update.
       ema_decay: of the averaged generator that samples, 0 for none.
     """
-    check_fraction(ema_decay=ema_decay)
     check_positive(latent_dim=latent_dim)
     generator_loss = lookup(GENERATOR_LOSSES, loss, "model.loss")
     optimizers = {GENERATOR: generator_optimizer, DISCRIMINATOR: discriminator_optimizer}
+    averages = exponential_average(GENERATOR, ema_decay)
 
     def labels_of(batch: Batch) -> Array | None:
         return batch["label"] if conditional else None
@@ -111,7 +113,7 @@ def gan(
             GENERATOR: generator.init(rng.stream(key, GENERATOR), z, label, train=False),
             DISCRIMINATOR: discriminator.init(rng.stream(key, DISCRIMINATOR), image, label, train=False),
         }
-        return new_state(networks, optimizers, learning_rates(optimizers), (GENERATOR,) if ema_decay else ())
+        return new_state(networks, optimizers, learning_rates(optimizers), averages)
 
     def from_latents(state, z: Array, labels: Array | None) -> Array:
         images = generator.apply(state.averaged(GENERATOR), z, labels, train=False)
@@ -149,7 +151,7 @@ def gan(
         conditional=conditional,
         init=init,
         train_step=adversarial_train_step(
-            generator_player, discriminator_player, optimizers, discriminator_updates, accumulation, ema_decay
+            generator_player, discriminator_player, optimizers, discriminator_updates, accumulation, averages
         ),
         eval_step=eval_step,
         sample=sample,
@@ -162,11 +164,3 @@ def gan(
 def latents(keys: Array, latent_dim: int) -> Array:
     """z ~ N(0, I) for each key, ``[B, latent_dim]``."""
     return jax.vmap(lambda key: jax.random.normal(key, (latent_dim,)))(keys)
-
-
-def slerp(a: Array, b: Array, num: int) -> Array:
-    """``num`` points on the arc from a ``[B, D]`` to b, ends included, ``[B, num, D]``."""
-    cosine = jnp.sum(a * b, -1) / (jnp.linalg.norm(a, axis=-1) * jnp.linalg.norm(b, axis=-1))
-    angle = jnp.arccos(jnp.clip(cosine, -1.0 + 1e-6, 1.0 - 1e-6))[:, None, None]
-    t = jnp.linspace(0.0, 1.0, num)[None, :, None]
-    return (jnp.sin((1 - t) * angle) * a[:, None] + jnp.sin(t * angle) * b[:, None]) / jnp.sin(angle)

@@ -7,7 +7,8 @@ from typing import Protocol
 
 import jax
 
-from genjax.families.base import Optimizer, TrainState, update_ema
+from genjax.families.averaging import Averages, update_ema
+from genjax.families.base import Optimizer, TrainState
 from genjax.families.update import update_network
 from genjax.types import Array, Batch, Key, Metrics, Params
 
@@ -23,7 +24,7 @@ class Objective(Protocol):
 
 
 def single_train_step(
-    name: str, objective: Objective, optimizer: Optimizer, microbatches: int, ema_decay: float
+    name: str, objective: Objective, optimizer: Optimizer, microbatches: int, averages: Averages
 ) -> Callable[[TrainState, Batch, Key], tuple[TrainState, Metrics]]:
     """A train step for network ``name``: gradient of the mean over all slices, one update, averaging."""
 
@@ -33,7 +34,7 @@ def single_train_step(
 
         slices = (batch, jax.random.split(key, microbatches))
         after, metrics = update_network(state, name, loss_fn, optimizer, slices, microbatches)
-        after = update_ema(after, ema_decay)
+        after = update_ema(after, averages)
         return after.replace(step=after.step + 1), metrics
 
     return train_step

@@ -13,11 +13,12 @@ import jax
 import jax.numpy as jnp
 
 from genjax import rng
+from genjax.families.averaging import exponential_average
 from genjax.families.base import Family, Optimizer, condition_classes, learning_rates, new_state
 from genjax.families.likelihoods import LIKELIHOODS
 from genjax.families.single import single_train_step
 from genjax.objectives.elbo import gaussian_kl, gaussian_log_prob, sum_values
-from genjax.types import Array, Batch, ImageSpec, Key, check_fraction, lookup
+from genjax.types import Array, Batch, ImageSpec, Key, lookup
 
 NETWORK = "vae"
 
@@ -57,8 +58,8 @@ def vae(
       kl_warmup_steps: steps over which the weight rises linearly from 0 to beta (Bowman et al. 2016).
       ema_decay: of the averaged weights that evaluation and sampling use, 0 for none.
     """
-    check_fraction(ema_decay=ema_decay)
     model = lookup(LIKELIHOODS, likelihood, "model.likelihood")
+    averages = exponential_average(NETWORK, ema_decay)
     hparams = {**learning_rates({NETWORK: optimizer}), "beta": beta}
 
     def labels_of(batch: Batch) -> Array | None:
@@ -81,7 +82,7 @@ def vae(
         x = model.data(rng.example_keys(key, jnp.zeros((1,), jnp.int32)), jnp.asarray(batch["image"][:1]))
         label = jnp.zeros((1,), jnp.int32) if conditional else None
         variables = network.init(rng.stream(key, "params"), model.network_input(x), label)
-        return new_state({NETWORK: variables}, {NETWORK: optimizer}, hparams, (NETWORK,) if ema_decay else ())
+        return new_state({NETWORK: variables}, {NETWORK: optimizer}, hparams, averages)
 
     def objective(variables, batch, key, hparams, step):
         image = batch["image"]
@@ -160,7 +161,7 @@ def vae(
         slice_size=slice_size,
         conditional=conditional,
         init=init,
-        train_step=single_train_step(NETWORK, objective, optimizer, accumulation, ema_decay),
+        train_step=single_train_step(NETWORK, objective, optimizer, accumulation, averages),
         eval_step=eval_step,
         sample=sample,
         hparams=hparams,

@@ -48,6 +48,7 @@ class Checkpoints:
     Args:
       folder: where the steps lie; created unless ``read_only``. A local (POSIX) path.
       keep_latest: number of newest steps to keep. With 2 there is always an older one to go back to.
+      keep_every: steps that are multiples of it are kept for good; None keeps none for being one.
       best_metric: name of the metric whose best step is kept too; None keeps no best step.
       best_mode: whether a smaller ("min") or larger ("max") metric is better. Of equal values the earlier step is best.
       read_only: for evaluation and sampling beside a live training: writes, removes and creates nothing.
@@ -61,18 +62,19 @@ class Checkpoints:
         folder: str | os.PathLike[str],
         *,
         keep_latest: int = 2,
+        keep_every: int | None = None,
         best_metric: str | None = None,
         best_mode: str = "min",
         read_only: bool = False,
     ):
-        if keep_latest < 1:
-            raise UserError(f"checkpoints: keep_latest is {keep_latest}, must be at least 1")
+        if min(keep_latest, 1 if keep_every is None else keep_every) < 1:
+            raise UserError(f"checkpoints: keep_latest={keep_latest}, keep_every={keep_every}; must be at least 1")
         if best_mode not in ("min", "max"):
             raise UserError(f"checkpoints: best_mode is {best_mode!r}, must be 'min' or 'max'")
         # Orbax refuses relative paths; symbolic links stay as the user wrote them.
         self.folder = Path(os.path.abspath(folder))
-        self.keep_latest, self.best_metric, self.best_mode = keep_latest, best_metric, best_mode
-        self.read_only = read_only
+        self.keep_latest, self.keep_every = keep_latest, keep_every
+        self.best_metric, self.best_mode, self.read_only = best_metric, best_mode, read_only
         self._pending: tuple[int, Future[None]] | None = None  # the save in flight
         self._worker: ThreadPoolExecutor | None = None
         self._records: dict[int, dict[str, Any]] = {}  # a finished checkpoint never changes
@@ -239,10 +241,8 @@ class Checkpoints:
                 loaded = _named(ocp.load(str(self.folder / str(step)), _nested(request)))
             except Exception as error:
                 raise self._unreadable(step, error) from error
-        leaves = []
-        for name, leaf in shaped.items():
-            value = loaded[name] if name in request else jnp.zeros(leaf.shape, leaf.dtype, device=leaf.sharding)
-            leaves.append(value)
+        empty = lambda leaf: jnp.zeros(leaf.shape, leaf.dtype, device=leaf.sharding)  # noqa: E731
+        leaves = [loaded[name] if name in request else empty(leaf) for name, leaf in shaped.items()]
         return jax.tree.unflatten(jax.tree.structure(abstract), leaves)
 
     def _check_fits(self, step: int, stored: Mapping[str, str], abstract: Any, *, partial: bool) -> None:
@@ -321,7 +321,7 @@ class Checkpoints:
         steps = self.steps()
         keep = {*steps[-self.keep_latest :], self.best_step()}
         for step in steps:
-            if step not in keep:
+            if step not in keep and not (self.keep_every and step % self.keep_every == 0):
                 self._remove(step)  # one that somebody reads has its turn with the next save
 
     def _remove(self, step: int) -> bool:

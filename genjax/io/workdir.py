@@ -37,6 +37,7 @@ _PACKAGES = (
     "pillow",
 )
 POPULATION = "population.json"  # in a folder whose folders are the members of a population
+_ADDED = {"checkpoint": {"keep": ""}}  # settings that older runs' configs lack, with what those runs did
 _SHOWN = 5  # differing config keys named in one message
 _MISSING = object()
 
@@ -137,10 +138,13 @@ class Workdir:
             self._lock = None
 
     def read_config(self) -> dict[str, Any]:
-        """The config of the run. Raises UserError where it is missing or corrupt."""
+        """The config of the run, with the settings that have come since. Raises UserError where missing or corrupt."""
         config = read_json(self.config)
         if not isinstance(config, dict):
             raise UserError(f"{self.config} is not a JSON object")
+        for section, settings in _ADDED.items():
+            if section in config and isinstance(config[section], dict):
+                config[section] = {**settings, **config[section]}
         return config
 
     def write_environment(self) -> dict[str, Any]:

@@ -324,7 +324,7 @@ class _Loop:
         member.evaluated = not done
         again = self.step == self.resumed[member.name]  # the state is saved, without these evaluations
         best_seen = self.plan.config["checkpoint"]["best"] in scalars
-        if not done and (best_seen or again or self.step % self.plan.checkpoint_every == 0):
+        if not done and (best_seen or again or self.plan.saves(self.step)):
             self._read_pending()  # a state whose metrics are not finite must not be saved
             if member.diverged:
                 return

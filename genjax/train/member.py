@@ -29,7 +29,11 @@ def checkpoints_of(plan: Experiment, workdir: Workdir, read_only: bool = False) 
     """The checkpoints of a run; the best is chosen by the metric the config names."""
     section = plan.config["checkpoint"]
     return Checkpoints(
-        workdir.checkpoints, best_metric=section["best"] or None, best_mode=section["mode"], read_only=read_only
+        workdir.checkpoints,
+        keep_every=plan.keep_every,
+        best_metric=section["best"] or None,
+        best_mode=section["mode"],
+        read_only=read_only,
     )
 
 
@@ -202,14 +206,25 @@ class Member:
 
 
 def evaluation_record(
-    plan: Experiment, state: TrainState, checkpoint: str, protocols: Mapping[str, Any]
+    plan: Experiment,
+    state: TrainState,
+    checkpoint: str,
+    protocols: Mapping[str, Any],
+    rebuilt: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """What ``evaluation.json`` holds: each evaluator's numbers under its name, with what fixes their meaning."""
+    """What ``evaluation.json`` holds: each evaluator's numbers under its name, with what fixes their meaning.
+
+    ``rebuilt`` is what ``posthoc.rebuild`` says of the averages, where they are not the stored ones.
+    """
+    weights = "averaged" if state.ema else "last"
+    evaluations = plan.family.evaluations
     return {
         "family": plan.family.name,
         "step": int(state.step),
         "checkpoint": checkpoint,
-        "weights": "averaged" if state.ema else "last",
+        "weights": weights if rebuilt is None else f"length {rebuilt['length']:g} averaged",
+        **({} if rebuilt is None else {"ema": dict(rebuilt)}),
+        **({} if evaluations is None else {"evaluations_per_sample": evaluations}),
         "evaluators": dict(protocols),
     }
 

@@ -32,6 +32,7 @@ class Experiment:
       augment: ``(key, images uint8) -> images uint8`` for the training split.
       evaluators: in the order of the config.
       total_steps, log_every, checkpoint_every: in steps.
+      keep_every: in steps; checkpoints at its multiples are kept for good. None for none.
     """
 
     config: dict[str, Any]
@@ -43,11 +44,17 @@ class Experiment:
     total_steps: int
     log_every: int
     checkpoint_every: int
+    keep_every: int | None = None
 
     def cadences(self) -> tuple[int, ...]:
         """Every number of steps after which something is due besides training."""
         evaluators = [scheduled.every for scheduled in self.evaluators if scheduled.every is not None]
-        return (self.log_every, self.checkpoint_every, *evaluators)
+        kept = [self.keep_every] if self.keep_every else []
+        return (self.log_every, self.checkpoint_every, *kept, *evaluators)
+
+    def saves(self, step: int) -> bool:
+        """Whether a checkpoint is due at this step."""
+        return step % self.checkpoint_every == 0 or (self.keep_every is not None and step % self.keep_every == 0)
 
 
 def calls(start: int, total: int, steps_per_call: int, cadences: Sequence[int]) -> Iterator[tuple[int, int]]:

@@ -112,6 +112,13 @@ def test_latest_and_best_are_kept_and_nothing_else(tmp_path):
     assert one.steps() == [3]
 
 
+def test_multiples_are_kept_for_good(tmp_path):
+    values = {step: float(step != 4) for step in (0, 2, 3, 4, 5, 6, 9, 10, 11)}
+    checkpoints = fill(tmp_path, values, best_metric="loss", keep_every=3)
+    assert checkpoints.steps() == [0, 3, 4, 6, 9, 10, 11]
+    assert fill(tmp_path, {12: None}, keep_every=6).steps() == [0, 6, 11, 12]
+
+
 def test_save_without_a_usable_metric_is_never_best(tmp_path):
     checkpoints = fill(tmp_path, {1: None, 2: math.nan}, best_metric="loss")
     assert checkpoints.best_step() is None
@@ -140,7 +147,7 @@ def test_missing_steps(tmp_path):
         empty.save(1, {"x": jnp.zeros(3)})
 
 
-@pytest.mark.parametrize("options", [{"keep_latest": 0}, {"best_mode": "least"}])
+@pytest.mark.parametrize("options", [{"keep_latest": 0}, {"keep_every": 0}, {"best_mode": "least"}])
 def test_options_out_of_range(tmp_path, options):
     with pytest.raises(UserError, match=next(iter(options))):
         Checkpoints(tmp_path, **options)

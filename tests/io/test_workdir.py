@@ -68,6 +68,21 @@ def test_different_config_names_the_keys_and_touches_nothing(tmp_path):
     assert snapshot(tmp_path) == before
 
 
+def test_a_run_from_before_a_setting_has_what_it_did(tmp_path):
+    older = {"checkpoint": {"every": "1 epochs", "best": ""}, "seed": 0}
+    newer = {**older, "checkpoint": {**older["checkpoint"], "keep": ""}}
+    Workdir.open_for_training(tmp_path, older).close()
+    before = (tmp_path / "config.json").read_bytes()
+    assert Workdir.open(tmp_path).read_config() == newer
+    Workdir.open_for_training(tmp_path, newer).close()
+    assert (tmp_path / "config.json").read_bytes() == before
+    other = {**newer, "checkpoint": {**newer["checkpoint"], "keep": "10%"}}
+    with pytest.raises(UserError, match=r'checkpoint\.keep was "", is "10%"'):
+        Workdir.open_for_training(tmp_path, other)
+    Workdir.open_for_training(tmp_path / "new", other).close()
+    assert Workdir.open(tmp_path / "new").read_config() == other  # what is there stays as it is
+
+
 def test_config_that_json_cannot_hold(tmp_path):
     with pytest.raises(UserError, match=r"config: model\.act\.1 is of type function"):
         Workdir.open_for_training(tmp_path / "run", {"model": {"act": ["relu", test_layout]}})
