@@ -23,7 +23,7 @@ GROUND = {"genjax.types", "genjax.rng", "genjax.tree"}
 BELOW_FAMILIES = GROUND | {
     f"genjax.{p}" for p in ("ops", "networks", "objectives", "processes", "samplers", "metrics", "data")
 }
-BASE = {"genjax.families.base"}
+BASE = {"genjax.families.base", "genjax.families.averaging"}
 
 # What each part may import of the project, besides itself. A name stands for a module or a whole package.
 ALLOWED = {
@@ -31,9 +31,9 @@ ALLOWED = {
     "genjax.rng": {"genjax.types"},
     "genjax.tree": {"genjax.types"},
     "genjax.ops": GROUND,
-    "genjax.objectives": GROUND,
+    "genjax.objectives": GROUND | {"genjax.processes"},
     "genjax.processes": GROUND,
-    "genjax.samplers": GROUND,
+    "genjax.samplers": GROUND | {"genjax.processes"},
     "genjax.metrics": GROUND,
     "genjax.data": GROUND,
     "genjax.networks": GROUND | {"genjax.ops"},

@@ -1,0 +1,102 @@
+"""Runge-Kutta methods that choose their own steps, by diffrax."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from genjax.processes.paths import Path
+from genjax.samplers.base import Denoiser, Sampler, evaluate, slope
+from genjax.types import Array, Key, check_positive
+
+METHODS = {"dopri5": "Dopri5", "tsit5": "Tsit5"}
+
+
+def check_adaptive(method: str, rtol: float, atol: float, max_steps: int) -> None:
+    """Raises ValueError unless these are settings of ``integrate``."""
+    if method not in METHODS:
+        raise ValueError(f"method={method!r} is unknown; accepted: {', '.join(METHODS)}")
+    for name, value in (("rtol", rtol), ("atol", atol)):
+        if not 0 < value < 1:
+            raise ValueError(f"{name}={value} is out of range; accepted: above 0 and below 1")
+    check_positive(max_steps=max_steps)
+
+
+def integrate(
+    field: Callable[[Array, Any], Any],
+    t0: Array,
+    t1: Array,
+    y: Any,
+    method: str,
+    rtol: float,
+    atol: float,
+    max_steps: int,
+) -> Any:
+    """y(t1) of dy/dt = ``field(t, y)`` with y(t0) = ``y``, arrays; NaN if ``max_steps`` are not enough.
+
+    The local error, in units of ``atol + rtol |y|``, is kept below 1 by a PI controller (Söderlind 2003).
+    """
+    import diffrax  # it takes a second to import, and few runs need it
+
+    solution = diffrax.diffeqsolve(
+        diffrax.ODETerm(lambda t, y, _: field(jnp.asarray(t), y)),
+        getattr(diffrax, METHODS[method])(),
+        t0,
+        t1,
+        None,
+        y,
+        stepsize_controller=diffrax.PIDController(rtol=rtol, atol=atol, pcoeff=0.3, icoeff=0.4),
+        saveat=diffrax.SaveAt(t1=True),
+        max_steps=max_steps,
+        throw=False,
+    )
+    done = solution.result == diffrax.RESULTS.successful
+    return jax.tree.map(lambda values: jnp.where(done, values[0], jnp.nan), solution.ys)
+
+
+@dataclasses.dataclass(frozen=True)
+class Adaptive(Sampler):
+    """The probability-flow ODE (Song et al. 2021b, eq. 13) by an adaptive method of order 5, then the denoiser's step.
+
+    Each image takes its own steps, so that it does not depend on the others; a batch goes on until its slowest image
+    has finished. Images that need more than ``max_steps`` are NaN. The method evaluates the denoiser six times a step,
+    also for steps that it rejects.
+
+    Attributes:
+      method: "tsit5" (Tsitouras 2011) or "dopri5" (Dormand & Prince 1980, SciPy's RK45).
+      rtol, atol: relative and absolute tolerance of the local error, in (0, 1).
+      max_steps: the most steps that an image may take.
+
+    Raises:
+      ValueError: a setting is out of its range.
+    """
+
+    method: str = "tsit5"
+    rtol: float = 1e-3
+    atol: float = 1e-3
+    max_steps: int = 1000
+
+    def __post_init__(self):
+        check_adaptive(self.method, self.rtol, self.atol, self.max_steps)
+
+    @property
+    def points(self) -> int:
+        """Two: where the noise is, and where the denoiser takes over."""
+        return 2
+
+    @property
+    def evaluations(self) -> int | None:
+        return None
+
+    def _draw(self, function: Denoiser, path: Path, t: Array, x: Array, keys: Key, final: bool) -> Array:
+        def field(t: Array, x: Array) -> Array:
+            p, q = slope(path, t)
+            return p * x + q * evaluate(function, x[None], t)[0]
+
+        settings = (self.method, self.rtol, self.atol, self.max_steps)
+        x = jax.vmap(lambda one: integrate(field, t[0], t[1], one, *settings))(x)
+        return evaluate(function, x, t[1]) if final else x
