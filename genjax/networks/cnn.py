@@ -38,9 +38,10 @@ class CNN(nn.Module):
 
     @nn.compact
     def __call__(self, x_BHWC: Array, train: bool) -> Array:
-        """Logits float32 ``[B, num_classes]`` of images float ``[B, H, W, C]``."""
+        """Logits float32 ``[B, num_classes]`` of images float ``[B, H, W, C]``; sows "features" (``sow_features``)."""
         for features, stride in zip(self.features, self.strides, strict=True):
             x_BHWC = nn.relu(Conv(features, (3, 3), (stride, stride), dtype=self.dtype)(x_BHWC))
+        sow_features(self, global_mean(x_BHWC))
         x_BD = x_BHWC.reshape(x_BHWC.shape[0], -1)
         x_BD = nn.Dropout(self.dropout, deterministic=not train)(x_BD)
         return nn.Dense(self.num_classes, dtype=self.dtype)(x_BD).astype(jnp.float32)
@@ -71,7 +72,7 @@ class AlexNet(nn.Module):
 
     @nn.compact
     def __call__(self, x_BHWC: Array, train: bool) -> Array:
-        """Logits float32 ``[B, num_classes]`` of images float ``[B, H, W, C]``."""
+        """Logits float32 ``[B, num_classes]`` of images float ``[B, H, W, C]``; sows "features" (``sow_features``)."""
         plan = [(1, True), (3, True), (4, False), (4, False), (3, True)]
         for multiple, pool in plan:
             x_BHWC = nn.relu(Conv(self.width * multiple, (3, 3), dtype=self.dtype)(x_BHWC))
@@ -81,12 +82,22 @@ class AlexNet(nn.Module):
         for _ in range(2):
             x_BD = nn.Dropout(self.dropout, deterministic=not train)(x_BD)
             x_BD = nn.relu(nn.Dense(self.hidden, dtype=self.dtype)(x_BD))
+        sow_features(self, x_BD)
         return nn.Dense(self.num_classes, dtype=self.dtype)(x_BD).astype(jnp.float32)
 
 
 def global_mean(x_BHWC: Array) -> Array:
     """Mean over the grid, ``[B, C]``, in float32."""
     return jnp.mean(x_BHWC.astype(jnp.float32), axis=(1, 2))
+
+
+def sow_features(module: nn.Module, x_BD: Array) -> None:
+    """Leaves float32 ``[B, D]``, what the classes are told apart by, in the collection "intermediates".
+
+    Only a caller of ``apply`` that makes the collection mutable sees them, and a compiled program computes them for no
+    other; parameters and logits are the same either way.
+    """
+    module.sow("intermediates", "features", x_BD.astype(jnp.float32))
 
 
 kaiming = jax.nn.initializers.variance_scaling(2.0, "fan_out", "truncated_normal")

@@ -7,7 +7,7 @@ from functools import partial
 import flax.linen as nn
 import jax.numpy as jnp
 
-from genjax.networks.cnn import global_mean, kaiming
+from genjax.networks.cnn import global_mean, kaiming, sow_features
 from genjax.networks.layers import Conv
 from genjax.types import Array, check_positive
 
@@ -59,7 +59,7 @@ class ResNet(nn.Module):
 
     @nn.compact
     def __call__(self, x_BHWC: Array, train: bool) -> Array:
-        """Logits float32 ``[B, num_classes]`` of images float ``[B, H, W, C]``."""
+        """Logits float32 ``[B, num_classes]`` of images float ``[B, H, W, C]``; sows "features" (``sow_features``)."""
         strides = (self.stem_stride, self.stem_stride)
         x_BHWC = Conv(self.width, (3, 3), strides, use_bias=False, kernel_init=kaiming, dtype=self.dtype)(x_BHWC)
         block = nn.remat(Block, static_argnums=(2,)) if self.remat else Block  # 2: train
@@ -69,4 +69,6 @@ class ResNet(nn.Module):
                 name = f"Block_{sum(self.blocks[:stage]) + i}"  # whatever remat would call it
                 x_BHWC = block(self.width * 2**stage, stride, self.dtype, name=name)(x_BHWC, train)
         x_BHWC = nn.relu(nn.BatchNorm(use_running_average=not train, momentum=0.9, dtype=self.dtype)(x_BHWC))
-        return nn.Dense(self.num_classes)(global_mean(x_BHWC))
+        x_BD = global_mean(x_BHWC)
+        sow_features(self, x_BD)
+        return nn.Dense(self.num_classes)(x_BD)
