@@ -106,3 +106,38 @@ def _number(text: str, given: str) -> int | float:
         except ValueError:
             pass
     raise UserError(f"--vary={given}: {text!r} is no number")
+
+
+def settings_of(flags_given: list[str]) -> dict[str, Any]:
+    """What ``--set=model.sampler.num_steps=4`` asks for: values by dotted name.
+
+    Numbers, true, false and none are what they look like, values with a comma between them a tuple, the rest strings.
+
+    Raises:
+      UserError: a flag is not of that form, or two of them give one setting.
+    """
+    values: dict[str, Any] = {}
+    for given in flags_given:
+        name, equals, text = given.partition("=")
+        name = name.removeprefix("config.")
+        if not name or not equals or not text:
+            raise UserError(f"--set={given}: accepted: a setting and its value, such as model.sampler.num_steps=4")
+        if name in values:
+            raise UserError(f"--set={given}: {name} is set already; accepted: each setting once")
+        values[name] = _value(text)
+    return values
+
+
+def _value(text: str) -> Any:
+    if "," in text:
+        return tuple(_value(part) for part in text.strip("() ").split(",") if part.strip())
+    text = text.strip()
+    words = {"true": True, "false": False, "none": None}
+    if text.lower() in words:
+        return words[text.lower()]
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            pass
+    return text

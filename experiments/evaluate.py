@@ -3,7 +3,9 @@
   python -m experiments.evaluate --workdir=runs/vae
 
 Every evaluator of the stored config runs on the test split. --judge names the work folder of a classifier, which then
-says what classes the samples show.
+says what classes the samples show and how far their features are from those of the test split. --set gives a setting
+that acts on sampling alone another value: --set=model.sampler.num_steps=4. --ema=0.08 uses the average of the
+weights that has this relative length, where checkpoints were kept (checkpoint.keep).
 """
 
 from __future__ import annotations
@@ -14,11 +16,12 @@ from experiments import cli
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Work folder of the run.")
 CHECKPOINT = flags.DEFINE_string("checkpoint", "latest", "Which checkpoint: latest, best or a step.")
+EMA = flags.DEFINE_float("ema", None, "Relative length of the average of the weights, rebuilt from kept checkpoints.")
 ACCELERATOR = flags.DEFINE_string("accelerator", "auto", "Where to compute: cpu, gpu, tpu or auto.")
 JUDGE = flags.DEFINE_string("judge", None, "Work folder of a classifier for the samples.")
 NUM = flags.DEFINE_integer("num", 1000, "Samples the judge looks at.", lower_bound=1)
-
 LIMIT = flags.DEFINE_integer("limit", 0, "Test examples to look at, 0 for all.", lower_bound=0)
+SET = flags.DEFINE_multi_string("set", [], "A setting of sampling and its value, as model.sampler.num_steps=4.")
 
 
 def main() -> int:
@@ -35,7 +38,8 @@ def main() -> int:
 
     if not WORKDIR.value:
         raise UserError("--workdir is required; see --help")
-    run = restore(WORKDIR.value, CHECKPOINT.value, ACCELERATOR.value)
+    settings = cli.settings_of(SET.value)
+    run = restore(WORKDIR.value, CHECKPOINT.value, ACCELERATOR.value, settings, EMA.value)
     evaluators = list(run.plan.evaluators)
     if JUDGE.value:
         from experiments.judge import judge
@@ -44,8 +48,10 @@ def main() -> int:
     context = context_of(run.plan, run.functions, run.state, run.mesh)
     report, protocols = evaluate(dataclasses.replace(context, limit=LIMIT.value), evaluators)
     before = read_json(run.workdir.evaluation) if run.workdir.evaluation.exists() else {}
-    record = evaluation_record(run.plan, run.state, CHECKPOINT.value, protocols)
+    record = evaluation_record(run.plan, run.state, CHECKPOINT.value, protocols, run.ema)
     record["training_seconds"] = round(run.seconds, 1)
+    if settings:
+        record["settings"] = settings
     kept = {key: before[key] for key in ("finished",) if key in before}
     write_json(run.workdir.evaluation, record | kept)
     for name, image in report.images.items():

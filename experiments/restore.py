@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from jax.sharding import Mesh
@@ -14,6 +16,7 @@ from genjax.io.workdir import Workdir
 from genjax.train.compilation import use_cache
 from genjax.train.member import checkpoints_of
 from genjax.train.plan import Experiment
+from genjax.train.posthoc import rebuild
 from genjax.train.sharding import data_mesh, select_platform
 from genjax.train.steps import Functions, Trainer, compile_functions
 from genjax.types import UserError
@@ -29,6 +32,18 @@ class Restored:
     state: TrainState
     functions: Functions
     seconds: float  # of training until this checkpoint
+    ema: Mapping[str, Any] | None = None  # what rebuilt averages are made of, None where they are the stored ones
+
+    def with_settings(self, settings: Mapping[str, Any]) -> Restored:
+        """The same state with other settings for sampling, by dotted name (``build.with_sampling``).
+
+        Raises:
+          UserError: training depends on a setting, or its value is not accepted.
+        """
+        config = build.with_sampling(self.plan.config, settings)
+        family = build.family(config, self.plan.train.spec, self.plan.total_steps)
+        plan = dataclasses.replace(self.plan, config=config, family=family)
+        return dataclasses.replace(self, plan=plan, functions=compile_functions(family))
 
 
 def _which(checkpoint: str) -> Which:
@@ -39,16 +54,24 @@ def _which(checkpoint: str) -> Which:
     raise UserError(f"--checkpoint={checkpoint}: accepted: latest, best or a step")
 
 
-def restore(path: str, checkpoint: str, accelerator: str) -> Restored:
+def restore(
+    path: str,
+    checkpoint: str,
+    accelerator: str,
+    settings: Mapping[str, Any] | None = None,
+    ema: float | None = None,
+) -> Restored:
     """Reads the stored config and one checkpoint; nothing in the folder is executed or changed.
 
     Args:
       path: work folder.
       checkpoint: "latest", "best" or a step.
       accelerator: where to compute; the run may have been trained elsewhere.
+      settings: other values for settings of sampling, as ``Restored.with_settings``.
+      ema: relative length of the average to use, rebuilt from the kept checkpoints; None for the stored one.
 
     Raises:
-      UserError: no such folder, checkpoint or accelerator, or the data set it was trained on is gone.
+      UserError: no such folder, checkpoint, accelerator, setting or average, or the data set it was trained on is gone.
     """
     workdir = Workdir.open(path)
     config = build.to_plain(workdir.read_config())
@@ -58,5 +81,10 @@ def restore(path: str, checkpoint: str, accelerator: str) -> Restored:
     mesh = data_mesh(1)
     trainer = Trainer(plan.family, mesh, len(plan.train), plan.augment)
     abstract = trainer.abstract_state(plan.train.gather(np.zeros(1, np.int64)))
-    state, metadata = checkpoints_of(plan, workdir, read_only=True).restore(_which(checkpoint), abstract)
-    return Restored(plan, workdir, mesh, state, compile_functions(plan.family), metadata["seconds"])
+    checkpoints = checkpoints_of(plan, workdir, read_only=True)
+    state, metadata = checkpoints.restore(_which(checkpoint), abstract)
+    rebuilt = None
+    if ema is not None:
+        state, rebuilt = rebuild(plan.family, state, checkpoints, ema)
+    run = Restored(plan, workdir, mesh, state, compile_functions(plan.family), metadata["seconds"], rebuilt)
+    return run.with_settings(settings) if settings else run

@@ -14,9 +14,13 @@ from genjax.io.workdir import Workdir
 from genjax.io.writer import read_metrics
 from genjax.types import UserError
 
+_WORK = "evaluations_per_sample"
+
 
 def collect(path: Path, target: Path) -> None:
-    """Copies a run's config, results, evaluation curves and pictures; paths of the machine it ran on are left behind.
+    """Copies a run's config, results, evaluation curves, pictures and what ``experiments.curve`` made of it.
+
+    Paths of the machine it ran on are left behind.
 
     Raises:
       UserError: no work folder, or a run that is not finished.
@@ -36,8 +40,11 @@ def collect(path: Path, target: Path) -> None:
                 curves.setdefault(name, []).append([record["step"], value])
     write_json(target / "curves.json", curves)
     save_png(target / "curves.png", curve_figure(curves))
-    for picture in sorted(workdir.images.glob("*.png")):
-        shutil.copyfile(picture, target / picture.name)
+    curve = workdir.path / "curve"
+    if (curve / "curve.json").exists():
+        write_json(target / "curve.json", without_paths(read_json(curve / "curve.json")))
+    for file in (*sorted(workdir.images.glob("*.png")), *curve.glob("curve.md"), *curve.glob("curve.png")):
+        shutil.copyfile(file, target / file.name)
 
 
 def without_paths(value: Any) -> Any:
@@ -80,12 +87,12 @@ def main_numbers(evaluation: Mapping[str, Any]) -> str:
     """The numbers of every evaluator, with their 95 % interval or standard error where it is known."""
     parts = []
     for record in evaluation["evaluators"].values():
-        interval = record.get("accuracy_interval_95")
         for name, value in record["scalars"].items():
             if "/" in name:
                 continue
             error = record.get("standard_error", {}).get(name)
-            if name == "accuracy" and interval:
+            interval = record.get(f"{name}_interval_95")
+            if interval:
                 parts.append(f"{name} {value:.2%} [{interval[0]:.2%}, {interval[1]:.2%}]")
             else:
                 parts.append(f"{name} {value:.4g}" + (f" ± {error:.2g}" if error is not None else ""))
@@ -126,12 +133,15 @@ def page(runs: list[Path], relative_to: Path) -> str:
 def _section(run: Path, config: Any, evaluation: Any, environment: Any, relative_to: Path) -> list[str]:
     versions = environment["packages"]
     commit = environment["git"]
+    sampled = f", {evaluation[_WORK]} network evaluations a sample" if _WORK in evaluation else ""
+    if "settings" in evaluation:
+        sampled += ", " + ", ".join(f"{name}={value}" for name, value in evaluation["settings"].items())
     lines = [
         f"## {run.name}",
         "",
         f"    {command(environment)}",
         "",
-        f"Family {evaluation['family']}, seed {config['seed']}, {evaluation['weights']} weights, "
+        f"Family {evaluation['family']}, seed {config['seed']}, {evaluation['weights']} weights{sampled}, "
         f"jax {versions['jax']}, flax {versions['flax']}, Python {environment['python']}"
         + (f", commit {commit['commit'][:12]}{' with changes' if commit['dirty'] else ''}" if commit else "")
         + ".",
@@ -145,6 +155,8 @@ def _section(run: Path, config: Any, evaluation: Any, environment: Any, relative
         if shares:
             lines.append(f"  - shares: {', '.join(f'{key} {value:.1%}' for key, value in shares.items())}")
     lines.append("")
+    if (run / "curve.md").exists():
+        lines += [(run / "curve.md").read_text().rstrip(), ""]
     for picture in sorted(run.glob("*.png")):
         shown = os.path.relpath(picture, relative_to)
         lines += [f"![{picture.stem} of {run.name}]({shown})", ""]

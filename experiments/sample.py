@@ -4,7 +4,9 @@
 
 Writes a grid (PNG) and the images (uint8 [num, H, W, C] in an .npz) to <workdir>/samples. Image i depends on the seed,
 i and its label alone. --labels are class numbers or names, repeated to --num; without them a conditional model shows
-every class in turn.
+every class in turn. --set gives a setting that acts on sampling alone another value, which then is in the files' names:
+--set=model.sampler.num_steps=4. --ema=0.08 draws with the average of the weights that has this relative length, where
+checkpoints were kept (checkpoint.keep).
 """
 
 from __future__ import annotations
@@ -18,7 +20,9 @@ NUM = flags.DEFINE_integer("num", 64, "How many images.")
 LABELS = flags.DEFINE_list("labels", [], "Classes to draw, by number or name, for a conditional model.")
 SEED = flags.DEFINE_integer("seed", 0, "Of the latents.", lower_bound=0)
 CHECKPOINT = flags.DEFINE_string("checkpoint", "latest", "Which checkpoint: latest, best or a step.")
+EMA = flags.DEFINE_float("ema", None, "Relative length of the average of the weights, rebuilt from kept checkpoints.")
 ACCELERATOR = flags.DEFINE_string("accelerator", "auto", "Where to compute: cpu, gpu, tpu or auto.")
+SET = flags.DEFINE_multi_string("set", [], "A setting of sampling and its value, as model.sampler.num_steps=4.")
 OUT = flags.DEFINE_string("out", None, "Folder for the result, <workdir>/samples when not given.")
 
 
@@ -48,7 +52,7 @@ def main() -> int:
         raise UserError("--workdir is required; see --help")
     if NUM.value < 1:
         raise UserError(f"--num={NUM.value}: accepted: a whole number from 1")
-    run = restore(WORKDIR.value, CHECKPOINT.value, ACCELERATOR.value)
+    run = restore(WORKDIR.value, CHECKPOINT.value, ACCELERATOR.value, cli.settings_of(SET.value), EMA.value)
     context = context_of(run.plan, run.functions, run.state, run.mesh)
     labels = context.default_labels(NUM.value)
     if LABELS.value:
@@ -61,7 +65,9 @@ def main() -> int:
         labels = np.resize(np.asarray(chosen, np.int32), NUM.value)
     images = to_uint8(context.samples(SEED.value, labels))
     folder = run.workdir.path / "samples" if OUT.value is None else OUT.value
-    stem = f"{folder}/step{int(run.state.step)}_seed{SEED.value}"
+    changed = "".join(f"_{given.removeprefix('config.').removeprefix('model.')}" for given in SET.value)
+    average = "" if EMA.value is None else f"_ema={EMA.value:g}"
+    stem = f"{folder}/step{int(run.state.step)}_seed{SEED.value}{average}{changed}"
     columns = context.spec.classes if run.plan.family.conditional and not LABELS.value else None
     save_png(f"{stem}.png", grid(images, columns=columns))
     arrays = {"images": images, **({"labels": labels} if run.plan.family.conditional else {})}

@@ -23,7 +23,6 @@ from genjax.evaluators import (
     Samples,
 )
 from genjax.evaluators.base import Context, Stopped, to_uint8
-from genjax.evaluators.numbers import ClassShares
 from genjax.train.evaluation import evaluate
 from genjax.train.plan import Scheduled
 from genjax.types import ImageSpec, UserError
@@ -71,7 +70,8 @@ def context(batch_size=5, functions=None, spec=SPEC, **options):
 
 def test_the_table_names_them():
     assert set(EVALUATORS) == {
-        "mean", "classification", "importance_bound", "samples", "reconstructions", "interpolations"
+        "mean", "classification", "importance_bound", "bits_per_dim",
+        "samples", "reconstructions", "interpolations"
     }  # fmt: skip
 
 
@@ -150,34 +150,6 @@ def test_importance_bound_says_how_many_draws():
     assert report.protocol["draws"] == 20 and report.protocol["examples"] == 6
     assert report.protocol["standard_error"]["importance_bound_20"] == pytest.approx(stats.sem([10, 20] * 3), rel=1e-5)
     assert report.protocol["seed"] == 7 and report.protocol["data"] == PROVENANCE
-
-
-def shares(predict, num=60):
-    return ClassShares(predict, {"run": "x"}, SPEC.class_names, num)(context())
-
-
-def test_class_shares_by_a_perfect_judge():
-    def judge(images):
-        assert images.dtype == np.uint8 and images.shape == (60, *SPEC.shape)
-        return np.round(images[:, 0, 0, 0] / 127.5).astype(int)
-
-    report = shares(judge)
-    assert [report.scalars[f"share/{name}"] for name in SPEC.class_names] == pytest.approx([1 / 3] * 3)
-    assert report.scalars["smallest_class_share"] == pytest.approx(1 / 3)
-    assert report.scalars["class_entropy"] == pytest.approx(np.log(3))
-    assert report.protocol == {"samples": 60, "seed": 7, "classifier": {"run": "x"}}
-
-
-def test_class_shares_of_a_collapsed_generator():
-    report = shares(lambda images: np.arange(len(images)) % 2)
-    assert report.scalars["smallest_class_share"] == 0.0
-    assert report.scalars["class_entropy"] == pytest.approx(np.log(2))
-    assert sum(value for name, value in report.scalars.items() if name.startswith("share/")) == pytest.approx(1.0)
-    assert shares(lambda images: np.ones(len(images), int)).scalars["class_entropy"] == 0.0
-    counts = np.random.default_rng(0).integers(0, 3, 60)
-    assert shares(lambda images: counts).scalars["class_entropy"] == pytest.approx(
-        stats.entropy(np.bincount(counts, minlength=3))
-    )
 
 
 # Pictures.

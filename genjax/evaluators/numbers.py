@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from genjax.evaluators.base import Context, Report, check_at_least, to_uint8
+from genjax.evaluators.base import Context, Report, check_at_least
 from genjax.evaluators.figures import confusion_figure
 from genjax.metrics import classification
 from genjax.metrics.reduce import MaskedMean
@@ -116,29 +116,25 @@ class ImportanceBound:
 
 
 @dataclasses.dataclass(frozen=True)
-class ClassShares:
-    """Which classes a trained classifier sees in the samples: a collapsed generator leaves some out.
+class BitsPerDim:
+    """Bound on the bits per image value by the probability-flow ODE (Song et al. 2021, section 4.3).
 
     Attributes:
-      predict: ``images uint8 [N, H, W, C] -> class int [N]``.
-      classifier: what ``predict`` is, for the protocol.
-      class_names: one for each class.
-      num: samples to draw.
+      num_steps: of the solver, two evaluations of the network and its derivative each.
+      limit: examples to look at, 0 for all.
     """
 
-    predict: Callable[[np.ndarray], np.ndarray]
-    classifier: dict
-    class_names: tuple[str, ...]
-    num: int = 1000
+    num_steps: int = 50
+    limit: int = 1000
+
+    def __post_init__(self):
+        check_at_least(1, num_steps=self.num_steps)
+        check_at_least(0, limit=self.limit)
 
     def __call__(self, context: Context) -> Report:
-        images = to_uint8(context.samples(context.seed, context.default_labels(self.num)))
-        counts = np.bincount(self.predict(images), minlength=len(self.class_names))
-        shares = counts / counts.sum()
-        scalars = {f"share/{name}": float(share) for name, share in zip(self.class_names, shares, strict=True)}
-        present = shares[shares > 0]
-        entropy = float(-(present * np.log(present)).sum())
-        return Report(
-            {"smallest_class_share": float(shares.min()), "class_entropy": entropy, **scalars},
-            protocol={"samples": self.num, "seed": context.seed, "classifier": self.classifier},
+        bits = context.extra("bits_per_dim", "bits_per_dim")
+        key = context.key("bits_per_dim")
+        means, errors, count = _mean(
+            context, lambda batch: {"bits_per_dim": bits(context.state, batch, key, num=self.num_steps)}, self.limit
         )
+        return Report(means, protocol={**_protocol(context, count), "steps": self.num_steps, "standard_error": errors})
