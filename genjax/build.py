@@ -43,6 +43,7 @@ def experiment(config: Mapping[str, Any]) -> Experiment:
     total = to_steps(config["total"], "total", **steps)
     model = family(config, train.spec, total)
     cadence = {**steps, "total_steps": total}
+    kept = config["checkpoint"]["keep"]
     if model.examples_per_step != steps["examples_per_step"]:
         raise ValueError(
             f"{model.name} consumes {model.examples_per_step} examples a step, not {steps['examples_per_step']}"
@@ -57,6 +58,7 @@ def experiment(config: Mapping[str, Any]) -> Experiment:
         total_steps=total,
         log_every=to_steps(config["log_every"], "log_every", **cadence),
         checkpoint_every=to_steps(config["checkpoint"]["every"], "checkpoint.every", **cadence),
+        keep_every=to_steps(kept, "checkpoint.keep", **cadence) if kept else None,
     )
 
 
@@ -105,6 +107,38 @@ def dynamic_settings(config: Mapping[str, Any]) -> tuple[str, ...]:
     return ("seed", *rates, *(f"model.{name}" for name in _family_entry(config["model"]).hparams))
 
 
+def with_sampling(config: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """``config`` with other values for settings that act on sampling alone, so that a trained state fits as before.
+
+    A section that gets another name keeps the settings that what it names now takes too, and loses the others.
+
+    Args:
+      config: of a run, checked.
+      settings: values by dotted name, ``{"model.sampler.num_steps": 4}``. ``family`` checks most of them.
+
+    Raises:
+      UserError: training depends on a setting, or it is a whole section, or names nothing.
+    """
+    entry = _family_entry(config["model"])
+    model = dict(config["model"])
+    known = [f"model.{name}" + (".SETTING" if name in entry.parts else "") for name in entry.sampling]
+    accepted = ", ".join(known) or f"none, a {model['family']} has no setting that acts on sampling alone"
+    # Names first: they decide which other settings there are.
+    for name in sorted(settings, key=lambda name: not name.endswith(".name")):
+        top, _, path = name.partition(".")
+        part, _, key = path.partition(".")
+        if top != "model" or part not in entry.sampling or bool(key) != (part in entry.parts):
+            raise UserError(f"--set={name}: not to be set on a trained run; accepted: {accepted}")
+        if key == "name":
+            _check_type(name, settings[name], str)
+            taken = inspect.signature(lookup(entry.parts[part], settings[name], name)).parameters
+            kept = {k: v for k, v in model.get(part, {}).items() if k in taken and k != "name"}
+            model[part] = {"name": settings[name], **kept}
+        else:
+            model[part] = {**model.get(part, {}), key: settings[name]} if key else settings[name]
+    return {**config, "model": model}
+
+
 def _replaced(config: Any, path: Sequence[str], value: Any) -> Any:
     """A copy of nested dicts with another value at ``path``."""
     return {**config, path[0]: _replaced(config[path[0]], path[1:], value)} if path else value
@@ -145,13 +179,18 @@ def family(config: Mapping[str, Any], spec: Any, total_steps: int) -> Family:
     check_arguments(
         "model",
         entry.constructor,
-        {k: v for k, v in model.items() if k not in entry.networks},
-        tuple(supplied) + tuple(entry.networks),
+        {k: v for k, v in model.items() if k not in entry.networks and k not in entry.parts},
+        tuple(supplied) + tuple(entry.networks) + tuple(entry.parts),
     )
     for name, table in entry.networks.items():
         if name not in model:
             raise UserError(f"model.{name} is missing; it names a network, one of {', '.join(sorted(table))}")
         supplied[name] = named(f"model.{name}", table, model.pop(name), **arguments)
+    for name, table in entry.parts.items():
+        if name in model:
+            supplied[name] = named(f"model.{name}", table, model.pop(name), total_steps=total_steps)
+        elif inspect.signature(entry.constructor).parameters[name].default is inspect.Parameter.empty:
+            raise UserError(f"model.{name} is missing; it has a name, one of {', '.join(sorted(table))}")
     return construct("model", entry.constructor, model, **supplied)
 
 
@@ -281,7 +320,7 @@ def _check_sections(config: Mapping[str, Any]) -> None:
             "accelerator": dict,
         },
         "data.": {"source": str, "train": str, "test": str, "augment": tuple, "options": dict},
-        "checkpoint.": {"every": str, "best": str, "mode": str},
+        "checkpoint.": {"every": str, "keep": str, "best": str, "mode": str},
         "accelerator.": {
             "platform": str,
             "devices": int,

@@ -74,6 +74,42 @@ def _vae(**options: Any) -> dict[str, Any]:
     return {"family": "vae", "network": network, "ema_decay": 0.9, **options}
 
 
+_UNET = {"name": "unet", "width": 4, "multipliers": (1, 2), "blocks": 1, "attention": (4,)}
+_DIT = {"name": "dit", "patch": 4, "width": 8, "depth": 1, "heads": 2}
+_JIT = {
+    "name": "jit",
+    "patch": 4,
+    "width": 8,
+    "depth": 2,
+    "heads": 2,
+    "bottleneck": 4,
+    "context": 2,
+    "context_start": 1,
+}
+_FLOW = {
+    "objective": {"name": "denoising"},
+    "path": {"name": "linear"},
+    "prediction": {"name": "velocity"},
+    "levels": {"name": "uniform"},
+    "weighting": {"name": "velocity"},
+    "sampler": {"name": "euler", "num_steps": 3},
+    "grid": {"name": "uniform"},
+}
+_EDM = {
+    "path": {"name": "edm"},
+    "prediction": {"name": "edm"},
+    "levels": {"name": "edm_log_normal"},
+    "weighting": {"name": "edm"},
+    "sampler": {"name": "edm_churn", "num_steps": 3, "s_churn": 1.0},
+    "grid": {"name": "karras"},
+}
+
+
+def _diffusion(network: dict[str, Any], without: tuple[str, ...] = (), **options: Any) -> dict[str, Any]:
+    parts = {name: part for name, part in _FLOW.items() if name not in without}
+    return {"family": "diffusion", "network": network, **parts, "ema_lengths": (0.2, 0.1), **options}
+
+
 FAKES = {
     "classifier-cnn": Fake(
         _classifier({"name": "cnn", "features": (4, 4), "strides": (1, 2), "dropout": 0.3}, label_smoothing=0.1)
@@ -90,6 +126,29 @@ FAKES = {
     "vae-bernoulli": Fake(_vae(kl_warmup_steps=4)),
     "vae-discretized-logistic": Fake(_vae(likelihood="discretized_logistic"), 2),
     "vae-conditional-gaussian": Fake(_vae(conditional=True, likelihood="gaussian")),
+    "diffusion-unet": Fake(_diffusion(_UNET, conditional=True, label_dropout=0.5, guidance_scale=8.0), 2),
+    "diffusion-edm": Fake(
+        _diffusion(_UNET, **_EDM, self_conditioning=True, learned_weight=True, augmentation=0.5, ema_lengths=(0.2,))
+    ),
+    "diffusion-dit": Fake(_diffusion(_DIT, conditional=True, label_dropout=0.5, guidance_scale=8.0)),
+    "diffusion-jit": Fake(_diffusion(_JIT, prediction={"name": "x0"})),
+    "diffusion-mean-flow": Fake(
+        _diffusion(
+            _DIT,
+            ("weighting",),
+            objective={"name": "mean_flow"},
+            sampler={"name": "flow_map", "num_steps": 2},
+        )
+    ),
+    "diffusion-consistency": Fake(
+        _diffusion(
+            _UNET,
+            ("levels", "weighting"),
+            **{name: _EDM[name] for name in ("path", "prediction", "grid")},
+            objective={"name": "consistency"},
+            sampler={"name": "multistep_consistency", "num_steps": 2},
+        )
+    ),
 }
 
 

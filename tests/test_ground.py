@@ -164,7 +164,7 @@ def config(files):
             "model": MODELS[family],
             "optim": ADAM if family != "gan" else {"generator": ADAM, "discriminator": ADAM},
             "evaluators": {"eval": {"name": "mean", "every": "1 epochs"}},
-            "checkpoint": {"every": "50%", "best": "", "mode": "max"},
+            "checkpoint": {"every": "50%", "keep": "", "best": "", "mode": "max"},
             "accelerator": accelerator,
         }  # fmt: skip
         sections = copy.deepcopy(sections)
@@ -189,6 +189,13 @@ def test_a_valid_config_is_built(config, family):
     assert (len(plan.train), len(plan.test)) == (36, 4)
     assert (plan.total_steps, plan.log_every, plan.checkpoint_every) == (9, 2, 5)  # 36 / 8 examples, rounded up
     assert [(e.name, e.every) for e in plan.evaluators] == [("eval", 5)] and plan.cadences() == (2, 5, 5)
+    assert plan.keep_every is None and [step for step in range(1, 10) if plan.saves(step)] == [5]
+
+
+def test_checkpoints_that_are_kept_have_a_cadence_of_their_own(config):
+    plan = build.experiment(config(checkpoint__keep="30%"))
+    assert (plan.checkpoint_every, plan.keep_every) == (5, 3) and plan.cadences() == (2, 5, 3, 5)
+    assert [step for step in range(1, 10) if plan.saves(step)] == [3, 5, 6, 9]
 
 
 def test_what_a_config_may_say(config):
@@ -275,6 +282,8 @@ WRONG = [
     ("vae", {"total": "50%"}, "total='50%' is no duration; accepted: a number and one of steps, epochs, examples,"),
     ("vae", {"log_every": "0 steps"}, "log_every='0 steps' must be more than zero"),
     ("vae", {"checkpoint__every": "always"}, "checkpoint.every='always' is no duration"),
+    ("vae", {"checkpoint__keep": "always"}, "checkpoint.keep='always' is no duration"),
+    ("vae", {"checkpoint__keep": None}, "checkpoint.keep is missing"),
     ("vae", {"evaluators__eval__every": "never"}, "evaluators.eval.every='never' is no duration"),
     ("vae", {"accelerator__accumulation": 3}, "batch_size=8 is no multiple of accelerator.accumulation=3"),
     ("gan", {"accelerator__accumulation": 3}, "batch_size=8 is no multiple of accelerator.accumulation=3"),

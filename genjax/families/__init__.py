@@ -6,9 +6,12 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from genjax.families import classifier, gan, vae
+from genjax.families import classifier, diffusion, gan, vae
 from genjax.families.base import Family
-from genjax.networks import AUTOENCODERS, CLASSIFIERS, DISCRIMINATORS, GENERATORS
+from genjax.networks import AUTOENCODERS, CLASSIFIERS, DENOISERS, DISCRIMINATORS, GENERATORS
+from genjax.objectives import OBJECTIVES
+from genjax.processes import GRIDS, LEVELS, PATHS, PREDICTIONS, WEIGHTINGS
+from genjax.samplers import SAMPLERS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,18 +21,22 @@ class Entry:
     Attributes:
       constructor: its keyword arguments are the keys of the config's ``model`` section.
       networks: for each of them that is a network, the table of its names.
+      parts: for each of them that is named from another table, that table; one with a default may be left out.
       network_arguments: ``(spec, model options it names) -> arguments`` that the data decides; each network takes
         those it knows.
       hparams: those of its keyword arguments that live in ``state.hparams``: members of a population may differ in
         them without another program.
       batches_per_step: ``(model options it names) -> batches`` of the config's size that one step consumes.
+      sampling: those of its keyword arguments that act on sampling alone, so that a trained run may have others.
     """
 
     constructor: Callable[..., Family]
     networks: Mapping[str, Mapping[str, type]]
     network_arguments: Callable[..., dict[str, Any]]
+    parts: Mapping[str, Mapping[str, Callable[..., Any]]] = dataclasses.field(default_factory=dict)
     hparams: tuple[str, ...] = ()
     batches_per_step: Callable[..., int] = lambda: 1
+    sampling: tuple[str, ...] = ()
 
 
 FAMILIES = {
@@ -41,4 +48,20 @@ FAMILIES = {
         batches_per_step=gan.batches_per_step,
     ),
     "vae": Entry(vae.vae, {"network": AUTOENCODERS}, vae.network_arguments, hparams=("beta",)),
+    "diffusion": Entry(
+        diffusion.diffusion,
+        {"network": DENOISERS},
+        diffusion.network_arguments,
+        parts={
+            "path": PATHS,
+            "prediction": PREDICTIONS,
+            "objective": OBJECTIVES,
+            "levels": LEVELS,
+            "weighting": WEIGHTINGS,
+            "sampler": SAMPLERS,
+            "grid": GRIDS,
+        },
+        hparams=("label_dropout",),
+        sampling=("sampler", "grid", "guidance_scale", "guidance_interval"),
+    ),
 }

@@ -1,0 +1,47 @@
+"""Flow matching on Fashion-MNIST, given the class, with a U-Net for two CPU cores.
+
+python -m experiments.train --config=configs/diffusion/fashion_mnist_flow.py:accelerator=cpu --workdir=runs/flow
+
+Paper: Lipman et al. 2023, Flow matching for generative modeling, eq. 23; levels by Esser et al. 2024, eq. 19.
+"""
+
+from configs import args, datasets
+from configs.base import adam, base, finish, pictures
+
+
+def get_config(arg=None):
+    options = args.parse(arg)
+    config = base(options)
+    config.data = datasets.tfds("fashion_mnist", augment=("flip",))
+    config.total = "8 epochs"
+    config.batch_size = 64
+    config.checkpoint.keep = "10%"
+    config.model = {
+        "family": "diffusion",
+        "network": {
+            "name": "unet",
+            "width": 32,
+            "multipliers": (1, 2),
+            "blocks": 1,
+            "attention": (7,),
+            "patch": 2,
+            "adaptive_scale": True,
+        },
+        "objective": {"name": "denoising"},
+        "path": {"name": "linear"},
+        "prediction": {"name": "velocity"},
+        "levels": {"name": "logit_normal", "mean": 0.0, "std": 1.0},
+        "weighting": {"name": "velocity"},
+        "sampler": {"name": "heun", "num_steps": 16},
+        "grid": {"name": "uniform"},
+        "conditional": True,
+        "label_dropout": 0.1,
+        "guidance_scale": 1.0,
+        "ema_lengths": (0.1, 0.05),
+    }
+    config.optim = adam(2e-3, schedule="cosine", warmup_steps=200, clip_norm=1.0)
+    config.evaluators = {
+        "eval": {"name": "mean", "every": "2 epochs", "limit": 2000},
+        **pictures("samples", "interpolations", every="2 epochs"),
+    }
+    return finish(config, options)
