@@ -10,86 +10,15 @@ import sys
 import textwrap
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 import pytest
 
 from benchmarks.speed import __main__ as command
-from benchmarks.speed import frameworks, genjax_job, measure, report, worker, workload
+from benchmarks.speed import measure, report, worker, workload
 from benchmarks.speed.frameworks import Framework
 from benchmarks.speed.measure import Outcome, Plan, Result
 from benchmarks.speed.process import Worker, WorkerError
-from benchmarks.speed.workload import NETWORKS, Settings
-from configs.accelerators import ACCELERATORS
-from genjax.networks import CNN, ConvVAE, Discriminator, Generator
 
 ROOT = Path(__file__).resolve().parent.parent
-SHAPE = (28, 28, 1)
-
-
-# What is computed
-
-
-def test_flops_are_those_of_a_hand_count():
-    conv1, conv2, conv3, dense = 28 * 28 * 9 * 32, 14 * 14 * 9 * 32 * 64, 7 * 7 * 9 * 64 * 128, 7 * 7 * 128 * 10
-    assert (conv1, conv2, conv3, dense) == workload.CNN
-    # Twice for the forward pass, the weights' and the inputs' gradient each; the images need none.
-    assert workload.training_flops("cnn", 2) == 2 * (2 * conv1 + 6 * (conv2 + conv3 + dense) + 2 * conv1)
-    d1, d2, logit = 14 * 14 * 16 * 64, 7 * 7 * 16 * 64 * 128, 7 * 7 * 128
-    g1, g2, g3 = 100 * 7 * 7 * 128, 7 * 7 * 16 * 128 * 64, 14 * 14 * 16 * 64
-    first = (g1 + g2 + g3) + 2 * (2 * d1 + 3 * (d2 + logit))
-    second = (2 * g1 + 3 * (g2 + g3)) + 2 * (d1 + d2 + logit)
-    assert workload.training_flops("gan", 1) == 2 * (first + second)
-
-
-@pytest.mark.parametrize("network", NETWORKS)
-def test_flops_agree_with_a_count_by_xla(network):
-    """Of plain convolutions: the lowered step, before XLA rewrites it. Adam and batch norm are the rest."""
-    batch = 32
-    family = genjax_job.family(network, batch)
-    data = {"image": np.zeros((1, batch, *SHAPE), np.uint8), "label": np.zeros((1, batch), np.int32)}
-    key = jax.random.key(0)
-    state = jax.eval_shape(family.init, key, jax.tree.map(lambda x: x[0], data))
-    counted = jax.jit(family.train_step).lower(state, data, key).cost_analysis()["flops"]
-    assert 0.85 < counted / workload.training_flops(network, batch) < 1.3
-
-
-def test_settings_are_those_of_the_configs():
-    from configs.classifier.fashion_mnist_cnn import get_config as cnn
-    from configs.gan.fashion_mnist_dcgan import get_config as gan
-    from configs.vae.fashion_mnist_conv import get_config as vae
-
-    assert {d: ACCELERATORS[d]["steps_per_call"] for d in ("cpu", "gpu")} == frameworks.STEPS_PER_CALL
-    network = cnn("accelerator=cpu").model.network
-    assert (network.features, network.strides) == (workload.CNN_FEATURES, workload.CNN_STRIDES)
-    model, optim = gan("accelerator=cpu").model, gan("accelerator=cpu").optim
-    assert model.generator.width == model.discriminator.width == workload.GAN_WIDTH
-    assert (model.discriminator.dropout, model.latent_dim) == (workload.DROPOUT, workload.LATENT)
-    for player in (optim.generator, optim.discriminator):
-        assert (player.learning_rate, player.b1) == (workload.RATE["gan"], workload.GAN_B1)
-    network = vae("accelerator=cpu").model.network
-    assert (network.latent_dim, network.width, network.hidden) == (workload.LATENT, workload.VAE_WIDTH, 0)
-    for name, config in (("cnn", cnn), ("vae", vae)):
-        assert config("accelerator=cpu").optim.learning_rate == workload.RATE[name]
-
-
-@pytest.mark.parametrize("steps", [1, 2])
-def test_genjax_trains_the_steps_that_are_asked_for(steps):
-    job = genjax_job.build(Settings("cnn", "cpu", 4, 64, 1, {"steps_per_call": steps}))
-    job.tasks["train"](4)
-    state = job.tasks["train"].__self__.state
-    assert int(state.step) == 4 and job.unit == steps
-    assert set(job.tasks) == {"train", "matmul"} and set(job.versions) == {"jax", "flax", "optax"}
-    assert job.facts()["flops"] > 0
-    assert worker.answer(job, {"run": "facts"})["peak_bytes"] > 2**20
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("network", ["gan", "vae"])
-def test_genjax_samples(network):
-    job = genjax_job.build(Settings(network, "cpu", 4, 64, 1, {"steps_per_call": 1}))
-    assert worker.answer(job, {"run": "sample", "count": 1})["seconds"] > 0
 
 
 IMPORTS = """
@@ -105,79 +34,6 @@ assert not heavy & set(sys.modules), heavy & set(sys.modules)
 def test_each_process_imports_only_what_it_needs():
     done = subprocess.run([sys.executable, "-c", IMPORTS], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-
-
-# The networks of PyTorch, where it is installed
-
-
-@pytest.fixture
-def torch_weights():
-    return pytest.importorskip("benchmarks.speed.torch_weights", exc_type=ImportError)
-
-
-def variables_of(module, *inputs, **options):
-    """Initialised, then moved away from what is special about it: zero biases, unit variances."""
-    variables = module.init(jax.random.key(0), *inputs, **options)
-    leaves, tree = jax.tree.flatten(variables)
-    keys = jax.random.split(jax.random.key(1), len(leaves))
-    noise = [0.05 * jnp.abs(jax.random.normal(k, x.shape)) for k, x in zip(keys, leaves, strict=True)]
-    return jax.tree.unflatten(tree, [x + n for x, n in zip(leaves, noise, strict=True)])
-
-
-def mirrored(variables):
-    """The CNN for mirrored images: its 3x3 kernels of stride 2 pad on the other side then."""
-    params = dict(variables["params"])
-    for name in ("Conv_0", "Conv_1", "Conv_2"):
-        params[name] = {**params[name], "kernel": params[name]["kernel"][::-1, ::-1]}
-    dense = params["Dense_0"]["kernel"].reshape(7, 7, 128, -1)[::-1, ::-1]
-    params["Dense_0"] = {**params["Dense_0"], "kernel": dense.reshape(7 * 7 * 128, -1)}
-    return {"params": params}
-
-
-def check(torch_weights, network, variables, x, expected, method="forward"):
-    count = sum(p.size for p in jax.tree.leaves(variables["params"]))
-    assert torch_weights.count_parameters(network) == count
-    torch_weights.copy_weights(network, variables)
-    actual = torch_weights.apply(network, x, method)
-    assert np.std(np.asarray(expected)) > 1e-3
-    np.testing.assert_allclose(actual.reshape(expected.shape), expected, rtol=1e-4, atol=1e-4)
-
-
-def channels_first(x):
-    return np.asarray(x).transpose(0, 3, 1, 2)
-
-
-IMAGES = np.random.default_rng(0).uniform(-1, 1, (3, *SHAPE)).astype(np.float32)
-LATENTS = np.random.default_rng(1).standard_normal((3, workload.LATENT), np.float32)
-
-
-def test_pytorch_has_the_cnn(torch_weights):
-    module = CNN(workload.CLASSES, workload.CNN_FEATURES, workload.CNN_STRIDES)
-    variables = variables_of(module, IMAGES, train=False)
-    x = channels_first(IMAGES[:, ::-1, ::-1])
-    logits = module.apply(variables, IMAGES, train=False)
-    check(torch_weights, torch_weights.torch_networks.CNN(), mirrored(variables), x, logits)
-
-
-def test_pytorch_has_the_generator(torch_weights):
-    module = Generator(SHAPE, width=workload.GAN_WIDTH)
-    variables = variables_of(module, LATENTS, None, train=False)
-    images = module.apply(variables, LATENTS, None, train=False)
-    check(torch_weights, torch_weights.torch_networks.Generator(), variables, LATENTS, channels_first(images))
-
-
-def test_pytorch_has_the_discriminator(torch_weights):
-    module = Discriminator(SHAPE, width=workload.GAN_WIDTH, dropout=workload.DROPOUT)
-    variables = variables_of(module, IMAGES, None, train=False)
-    logits = module.apply(variables, IMAGES, None, train=False)
-    check(torch_weights, torch_weights.torch_networks.Discriminator(), variables, channels_first(IMAGES), logits)
-
-
-def test_pytorch_has_the_decoder(torch_weights):
-    module = ConvVAE(SHAPE, latent_dim=workload.LATENT, width=workload.VAE_WIDTH)
-    variables = variables_of(module, IMAGES, None)
-    logits = module.apply(variables, LATENTS, None, method="decode")[..., 0]
-    check(torch_weights, torch_weights.torch_networks.VAE(), variables, LATENTS, channels_first(logits), "decode")
 
 
 # Processes
@@ -255,6 +111,26 @@ def test_a_follower_takes_the_settings_that_were_the_fastest(fake, tmp_path, mon
     results = measure.measure(plan, tmp_path, lambda text: None).results
     assert results["vae", "compile"].options == {"slow": 10, "unit": 2}
     assert measure.candidates_of(plan, follower, {}) == [{"slow": 30, "unit": 2}]
+
+
+def test_what_is_left_out_is_not_started(fake, tmp_path, monkeypatch):
+    plan = fake(genjax=[{}], slow=[{"missing": 1}])
+    slow = dataclasses.replace(measure.FRAMEWORKS["slow"], left_out={"cpu": {"vae": "takes a year"}})
+    monkeypatch.setitem(measure.FRAMEWORKS, "slow", slow)
+    told = []
+    results = measure.measure(plan, tmp_path, told.append).results
+    assert results["vae", "slow"] == Result(left_out="takes a year") and not any("slow" in line for line in told)
+    assert "| slow | left out: takes a year |" in report.table(plan, results)
+    monkeypatch.setitem(measure.FRAMEWORKS, "slow", dataclasses.replace(slow, left_out={"gpu": {"vae": "a year"}}))
+    assert measure.measure(plan, tmp_path, told.append).results["vae", "slow"].failure
+
+
+def test_a_unit_of_sampling_is_as_many_images_as_the_network_draws_at_a_time():
+    assert [measure.work_of(PLAN, network, "sample") for network in ("gan", "unet")] == [256, 64]
+    assert measure.work_of(PLAN, "unet", "train") == 128
+    plan = dataclasses.replace(PLAN, networks=("cnn", "gan", "unet"))
+    assert report.samples(plan) == "samples at a time: 256 (DCGAN), 64 (flow-matching U-Net in 20 evaluations each); "
+    assert report.samples(dataclasses.replace(PLAN, networks=("cnn",))) == ""
 
 
 def test_one_settings_failure_leaves_the_other(fake, tmp_path):
@@ -361,7 +237,7 @@ def test_the_page_has_a_place_for_every_device():
 @pytest.mark.parametrize(
     "arguments, complaint",
     [
-        (["--networks=cnn,resnet"], "'resnet' is unknown; accepted: cnn, gan, vae"),
+        (["--networks=cnn,resnet"], "'resnet' is unknown; accepted: cnn, gan, vae, unet"),
         (["--frameworks="], "'' is unknown; accepted: genjax, scan"),
         (["--rounds=0"], "'0' is no positive number"),
         (["--batch=-1"], "'-1' is no positive number"),

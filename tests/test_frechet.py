@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -240,7 +242,7 @@ class OfBatches(Moments):
 
 class Biased(Moments):
     def gaussian(self):
-        return super().gaussian()._replace(covariance=self._scatter / self.count)
+        return dataclasses.replace(super().gaussian(), covariance=self._scatter / self.count)
 
 
 class Squares(Moments):
@@ -257,7 +259,8 @@ class Squares(Moments):
     def gaussian(self):
         rows = np.concatenate(self.rows)
         square = (rows.T @ rows) / len(rows) - np.outer(rows.mean(0), rows.mean(0))
-        return super().gaussian()._replace(covariance=square.astype(np.float64) * len(rows) / (len(rows) - 1))
+        square = square.astype(np.float64) * len(rows) / (len(rows) - 1)
+        return dataclasses.replace(super().gaussian(), covariance=square)
 
 
 @pytest.mark.parametrize("broken", [Unmasked, OfBatches, Biased, Squares])

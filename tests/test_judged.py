@@ -222,12 +222,12 @@ def test_the_distance_is_that_of_samples_from_the_whole_split():
 class WithPadding(Judge):
     def real(self, context):
         features = np.concatenate([self.features_of(batch["image"]) for batch in context.batches()])
-        return fit(features)._replace(count=COUNT)
+        return dataclasses.replace(fit(features), count=COUNT)
 
 
 class OfTheFirstBatch(Judge):
     def real(self, context):
-        return fit(self.features_of(next(context.batches())["image"]))._replace(count=COUNT)
+        return dataclasses.replace(fit(self.features_of(next(context.batches())["image"])), count=COUNT)
 
 
 class AgainstThemselves(Judge):

@@ -12,7 +12,7 @@ from scipy import integrate, stats
 
 from genjax.processes import PATHS
 from genjax.samplers import SAMPLERS, base, deterministic, multistep, stochastic
-from tests.mixtures import FIXED, Mixture, function_for, grid, keys_of, make
+from tests.mixtures import FIXED, Mixture, draw, function_for, grid, keys_of, make
 
 DATA = Mixture()
 
@@ -36,10 +36,9 @@ def errors(name, path, span, nums):
     found = []
     for num in nums:
         sampler = make(name, num)
-        ends = sampler(
-            function_for(sampler, path), path, grid(path, *span, num), jnp.asarray(x), keys_of(4), final=False
-        )
-        found.append(np.abs(np.asarray(ends) - exact).max())
+        t = grid(path, *span, num)
+        ends = draw(sampler, function_for(sampler, path), path, t, x, keys_of(4), final=False)
+        found.append(np.abs(ends - exact).max())
     return np.array(found)
 
 
@@ -124,10 +123,9 @@ def test_adaptive_steps_keep_to_their_tolerance():
     exact = DATA.flow(path, *span, x)
 
     def error(**settings):
-        ends = SAMPLERS["adaptive"](**settings)(
-            DATA.denoiser(path), path, np.array(span), jnp.asarray(x), keys_of(4), final=False
-        )
-        return np.abs(np.asarray(ends) - exact).max()
+        sampler = SAMPLERS["adaptive"](**settings)
+        ends = draw(sampler, DATA.denoiser(path), path, np.array(span), x, keys_of(4), final=False)
+        return np.abs(ends - exact).max()
 
     for method in ("tsit5", "dopri5"):
         assert error(method=method, rtol=1e-7, atol=1e-7) < 3e-6
@@ -142,7 +140,7 @@ def test_an_image_that_needs_too_many_steps_is_nan_and_the_others_are_not():
 
     def ends(max_steps):
         sampler = SAMPLERS["adaptive"](max_steps=max_steps)
-        return np.asarray(sampler(denoise, path, np.array([1.0, 1e-2]), x, keys_of(2), final=False))
+        return draw(sampler, denoise, path, np.array([1.0, 1e-2]), x, keys_of(2), final=False)
 
     few, many = ends(40), ends(1000)
     assert np.isnan(few[0, 0]) and few[1, 0] == many[1, 0]
@@ -151,16 +149,16 @@ def test_an_image_that_needs_too_many_steps_is_nan_and_the_others_are_not():
 
 def test_an_exact_flow_map_needs_one_step():
     path, x = PATHS["linear"](), jnp.linspace(-2.0, 2.0, 5)[:, None]
+    flow_map = function_for(SAMPLERS["flow_map"], path)
     samples = [
-        make("flow_map", num)(function_for(SAMPLERS["flow_map"], path), path, np.linspace(1.0, 0.1, num), x, keys_of(5))
-        for num in (1, 3, 8)
+        draw(make("flow_map", num), flow_map, path, np.linspace(1.0, 0.1, num), x, keys_of(5)) for num in (1, 3, 8)
     ]
     np.testing.assert_allclose(samples[0], 0.3 + 0.4 * x, atol=1e-12)
     for sample in samples[1:]:
         np.testing.assert_allclose(sample, samples[0], atol=1e-12)
     with pytest.raises(AssertionError):  # a map that is not told where to go
-        flow_map = function_for(SAMPLERS["flow_map"], path)
-        stuck = make("flow_map", 3)(lambda x, t, s: flow_map(x, t, t), path, np.linspace(1.0, 0.1, 3), x, keys_of(5))
+        t = np.linspace(1.0, 0.1, 3)
+        stuck = draw(make("flow_map", 3), lambda x, t, s: flow_map(x, t, t), path, t, x, keys_of(5))
         np.testing.assert_allclose(stuck, samples[0], atol=1e-12)
 
 
@@ -173,8 +171,8 @@ def test_the_last_step_is_the_denoised_image(name):
     sampler, denoise = make(name, 4), DATA.denoiser(path)
     t = grid(path, 0.9, 0.2, sampler.points)
     x = jax.random.normal(jax.random.key(1), (3, 2))
-    before = sampler(denoise, path, t, x, keys_of(3), final=False)
-    after = sampler(denoise, path, t, x, keys_of(3))
+    before = draw(sampler, denoise, path, t, x, keys_of(3), final=False)
+    after = draw(sampler, denoise, path, t, x, keys_of(3))
     np.testing.assert_allclose(after, denoise(before, jnp.full(3, t[-1])), atol=1e-12)
     with pytest.raises(AssertionError):
         np.testing.assert_allclose(after, before, atol=1e-2)
@@ -186,9 +184,10 @@ def test_one_step_is_the_denoiser(name, path_name):
     path = PATHS[path_name]()
     t = np.array([0.5 * (path.t_min + path.t_max)])
     x = jax.random.normal(jax.random.key(1), (3, 2)) * path.sigma(t)
-    sample = make(name, 1)(DATA.denoiser(path), path, t, x, keys_of(3))
+    sampler, denoise = make(name, 1), DATA.denoiser(path)
+    sample = draw(sampler, denoise, path, t, x, keys_of(3))
     np.testing.assert_allclose(sample, DATA.denoiser(path)(x, jnp.repeat(t, 3)), rtol=1e-12, atol=1e-12 * path.t_max)
-    np.testing.assert_allclose(make(name, 1)(DATA.denoiser(path), path, t, x, keys_of(3), final=False), x, rtol=1e-12)
+    np.testing.assert_allclose(draw(sampler, denoise, path, t, x, keys_of(3), final=False), x, rtol=1e-12)
 
 
 # Stochastic samplers: what a step does to a point and to its noise, and the distribution at the end.
@@ -197,16 +196,16 @@ def test_one_step_is_the_denoiser(name, path_name):
 def one_step(name, path, t, s, monkeypatch, **settings):
     """(keep, pull, push) of x' = keep x + pull D + push z between two points, read off the sampler itself."""
 
+    sampler = make(name, 2, **settings)
+
+    @jax.jit
     def probe(x, clean, z):
         for module in ("base", "deterministic", "stochastic"):
             monkeypatch.setattr(f"genjax.samplers.{module}.step_noise", lambda keys, step, like: jnp.full_like(like, z))
-        sampler = make(name, 2, **settings)
         x = jnp.full((1, 1), x)
-        return float(
-            sampler(lambda x, t: jnp.full_like(x, clean), path, np.array([t, s]), x, keys_of(1), final=False)[0, 0]
-        )
+        return sampler(lambda x, t: jnp.full_like(x, clean), path, jnp.array([t, s]), x, keys_of(1), final=False)[0, 0]
 
-    return probe(1.0, 0.0, 0.0), probe(0.0, 1.0, 0.0), probe(0.0, 0.0, 1.0)
+    return float(probe(1.0, 0.0, 0.0)), float(probe(0.0, 1.0, 0.0)), float(probe(0.0, 0.0, 1.0))
 
 
 def check_marginal(name, path, t, s, monkeypatch, **settings):
@@ -265,7 +264,7 @@ def samples_of(name, num_steps, path, data=DATA, function=None, seed=0, **settin
     x0 = jnp.array(data.means)[part] + jnp.array(data.scales)[part] * jax.random.normal(key_data, (512, 16))
     x = path.alpha(t[0]) * x0 + path.sigma(t[0]) * jax.random.normal(key_noise, (512, 16))
     sampler = make(name, num_steps, **settings)
-    return np.asarray(sampler(function or data.denoiser(path), path, t, x, keys_of(512, seed))).ravel()
+    return draw(sampler, function or data.denoiser(path), path, t, x, keys_of(512, seed)).ravel()
 
 
 def check_distribution(samples, data=DATA):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import typing
 
@@ -31,11 +32,12 @@ def x64():
         yield
 
 
-def call(name, x, keys, path=None, num_steps=5, t=None, **settings):
-    path = path or PATHS["vp_linear"]()
-    sampler = make(name, num_steps, **(settings or NOISY.get(name, {})))
-    t = grid(path, 0.9, 0.05, sampler.points) if t is None else t
-    return sampler(function_for(sampler, path), path, t, x, keys)
+@functools.cache
+def program(name, path_name="vp_linear", num_steps=5, start=0.9):
+    """A compiled (x, keys) -> samples; with noise where the sampler may add it."""
+    path, sampler = PATHS[path_name](), make(name, num_steps, **NOISY.get(name, {}))
+    t = grid(path, start, 0.05, sampler.points)
+    return jax.jit(lambda x, keys: sampler(function_for(sampler, path), path, t, x, keys))
 
 
 def check_independence(sample):
@@ -47,15 +49,15 @@ def check_independence(sample):
 
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_an_image_depends_on_its_own_noise_and_key_alone(name):
-    check_independence(lambda x, keys: call(name, x, keys))
+    check_independence(program(name))
 
 
 @pytest.mark.parametrize(
     "broken",
     [
-        lambda x, keys: call("ancestral", x, jnp.broadcast_to(keys[0], keys.shape)),
-        lambda x, keys: call("ancestral", x, keys_of(len(keys))),
-        lambda x, keys: call("heun", x - jnp.mean(x, 0), keys),
+        lambda x, keys: program("ancestral")(x, jnp.broadcast_to(keys[0], keys.shape)),
+        lambda x, keys: program("ancestral")(x, keys_of(len(keys))),
+        lambda x, keys: program("heun")(x - jnp.mean(x, 0), keys),
     ],
     ids=["key_of_the_first", "key_of_the_place", "mean_over_the_batch"],
 )
@@ -66,8 +68,8 @@ def test_independence_rejects_samplers_that_look_aside(broken):
 
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_keys_matter_where_noise_is_added_and_nowhere_else(name):
-    x = jax.random.normal(jax.random.key(3), (4, 3))
-    same = call(name, x, keys_of(4)) == call(name, x, keys_of(4, seed=1))
+    x = jax.random.normal(jax.random.key(3), (5, 3, 2))
+    same = program(name)(x, keys_of(5)) == program(name)(x, keys_of(5, seed=1))
     assert (not same.any()) if name in NOISY else same.all()
 
 
@@ -102,11 +104,11 @@ def test_the_count_tells_one_sampler_from_another():
 def copies_of_the_network(name):
     path, sampler = PATHS["vp_linear"](), make(name, 5, **NOISY.get(name, {}))
 
-    def program(t, x):
+    def whole(t, x):
         return sampler(lambda x, *_: jnp.arctan(x), path, t, x, keys_of(2))
 
     t = jnp.asarray(grid(path, 0.9, 0.1, sampler.points))
-    return str(jax.make_jaxpr(program)(t, jnp.ones((2, 1)))).count("= atan ")
+    return str(jax.make_jaxpr(whole)(t, jnp.ones((2, 1)))).count("= atan ")
 
 
 @pytest.mark.parametrize("name", FIXED)
@@ -121,11 +123,9 @@ def test_that_check_sees_a_second_copy():
 FINITE = [name for name in FIXED if name != "edm_churn"]
 
 
-def at_the_end_of_linear(name, dtype=jnp.float32):
-    path, x = PATHS["linear"](), jax.random.normal(jax.random.key(0), (3, 2), dtype)
-    return np.asarray(
-        call(name, x, keys_of(3), path, t=jnp.linspace(1.0, 0.05, make(name, 6).points, dtype=dtype), num_steps=6)
-    )
+def at_the_end_of_linear(name):
+    x = jax.random.normal(jax.random.key(0), (3, 2), jnp.float32)
+    return np.asarray(program(name, "linear", 6, 1.0)(x, keys_of(3)))
 
 
 @pytest.mark.parametrize("name", [*FINITE, "adaptive"])
@@ -139,19 +139,15 @@ def test_that_check_sees_an_infinite_noise_level():
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
-def test_float32_agrees_with_float64_and_with_jit_and_vmap(name):
-    x, keys = jax.random.normal(jax.random.key(3), (2, 4, 3)), jnp.stack([keys_of(4), keys_of(4, 1)])
-    plain = [call(name, *both) for both in zip(x, keys, strict=True)]
+def test_a_vmap_and_float32_agree_with_the_plain_call(name):
+    x, keys = jax.random.normal(jax.random.key(3), (2, 5, 3, 2)), jnp.stack([keys_of(5), keys_of(5, 1)])
+    plain = [program(name)(*both) for both in zip(x, keys, strict=True)]
     assert plain[0].dtype == jnp.float64
-    t = jnp.asarray(grid(PATHS["vp_linear"](), 0.9, 0.05, make(name, 5).points))
-    mapped = jax.jit(jax.vmap(lambda x, keys: call(name, x, keys, t=t)))(x, keys)
-    np.testing.assert_allclose(mapped, plain, atol=1e-10)
-    if name not in NOISY:  # noise is drawn in the precision of x
-        single = call(name, x[0].astype(jnp.float32), keys[0])
-        assert single.dtype == jnp.float32
+    np.testing.assert_allclose(jax.vmap(program(name))(x, keys), plain, atol=1e-10)
+    single = program(name)(x[0].astype(jnp.float32), keys[0])
+    assert single.dtype == jnp.float32
+    if name not in NOISY:  # noise in another precision is other noise
         np.testing.assert_allclose(single, plain[0], atol=1e-4 if name != "adaptive" else 5e-3)
-    else:
-        assert call(name, x[0].astype(jnp.float32), keys[0]).dtype == jnp.float32
 
 
 # Settings.

@@ -29,12 +29,9 @@ def x64():
 
 
 def value(path=LINEAR, grid=GRID, x=X, denoise=None, **settings):
-    settings = {"divergence": "exact", **settings}
-    return np.asarray(
-        log_likelihood(
-            denoise or DATA.denoiser(path), path, jnp.asarray(grid), jnp.asarray(x), keys_of(len(x)), **settings
-        )
-    )
+    settings, denoise = {"divergence": "exact", **settings}, denoise or DATA.denoiser(path)
+    run = jax.jit(lambda t, x, keys: log_likelihood(denoise, path, t, x, keys, **settings))
+    return np.asarray(run(grid, x, keys_of(len(x))))
 
 
 def check_density(value, tolerance=1e-5):

@@ -13,7 +13,7 @@ import pytest
 from genjax.processes import PATHS
 from genjax.processes.paths import Path
 from genjax.samplers import SAMPLERS
-from tests.mixtures import Mixture
+from tests.mixtures import Mixture, draw, keys_of
 
 RECORDED = np.load(FilePath(__file__).parent / "reference" / "diffusers_trajectories.npz")
 DATA = Mixture(*(tuple(RECORDED[name].tolist()) for name in ("weights", "means", "scales")))
@@ -117,8 +117,8 @@ def run(name, monkeypatch, final=True, path=None, sampler=None, settings=None, t
         use_noise(monkeypatch, noise(np.append(recorded, np.zeros_like(recorded[:1]), axis=0)))
     settings = case.settings if settings is None else settings
     sample = SAMPLERS[sampler or case.sampler](num_steps=len(t), **settings)
-    denoise, keys = DATA.denoiser(path), jax.random.split(jax.random.key(0), len(x))
-    return sample(lambda x, t: denoise(x, time(t)), path, jnp.asarray(t), x, keys, final=final)
+    denoise, keys = DATA.denoiser(path), keys_of(len(x))
+    return draw(sample, lambda x, t: denoise(x, time(t)), path, t, x, keys, final=final)
 
 
 def check(name, values, final=True):

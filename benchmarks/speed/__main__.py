@@ -1,4 +1,4 @@
-"""``python -m benchmarks.speed``: genjax, PyTorch and Keras on the same three networks, in one table.
+"""``python -m benchmarks.speed``: genjax, PyTorch and Keras on the same networks, in one table.
 
 The peers run under their own interpreter, ``.venv-peers`` unless told otherwise (`make bench` makes it), or under this
 one where it has them. A framework that can't be had is listed with the reason. No time is asserted.

@@ -23,6 +23,7 @@ class Framework:
       tasks: what is measured of it.
       follows: a framework whose fastest settings it takes as well, so that these are not tried twice.
       has_first_step: whether its time to the first step compares: not where the first call takes many.
+      left_out: by device, the networks that are not measured, each with one line of why.
     """
 
     title: str
@@ -32,6 +33,7 @@ class Framework:
     tasks: tuple[str, ...] = ("train", "sample", "matmul")
     follows: str = ""
     has_first_step: bool = True
+    left_out: Mapping[str, Mapping[str, str]] = dataclasses.field(default_factory=dict)
 
 
 _LAYOUTS = tuple({"layout": layout} for layout in ("channels_first", "channels_last"))
@@ -55,6 +57,7 @@ FRAMEWORKS = {
         candidates={device: ({"steps_per_call": SCAN},) for device in STEPS_PER_CALL},
         tasks=("train",),
         has_first_step=False,
+        left_out={"cpu": {"unet": f"{SCAN} steps take most of a minute, next to which what a call costs is nothing"}},
     ),
     "torch": Framework(
         title="PyTorch, eager",
@@ -79,6 +82,7 @@ FRAMEWORKS = {
         interpreter="keras",
         candidates={device: ({"jit_compile": "auto"}, {"jit_compile": False}) for device in STEPS_PER_CALL},
         tasks=("train", "sample"),
+        left_out={device: {"unet": "not written in Keras here"} for device in STEPS_PER_CALL},
     ),
 }
 BASELINE = "genjax"  # whose rate the others' ratios are taken of

@@ -18,9 +18,13 @@ from benchmarks.speed.workload import LATENT, Settings
 from genjax import rng
 from genjax.families.base import Family, Optimizer
 from genjax.families.classifier import classifier
+from genjax.families.diffusion import diffusion
 from genjax.families.gan import gan
 from genjax.families.vae import vae
-from genjax.networks import CNN, ConvVAE, Discriminator, Generator
+from genjax.networks import CNN, ConvVAE, Discriminator, Generator, UNet
+from genjax.objectives.denoising import Denoising
+from genjax.processes import Linear, LogitNormal, UniformGrid, Velocity, VelocityWeighting
+from genjax.samplers import Euler
 from genjax.train.optim import adam
 from genjax.train.sharding import data_mesh, replicated, select_platform
 from genjax.train.steps import Trainer, compile_functions
@@ -39,6 +43,8 @@ def family(network: str, batch: int) -> Family:
     if network == "vae":
         module = ConvVAE(spec.shape, latent_dim=LATENT, width=workload.VAE_WIDTH, hidden=0)
         return vae(spec, module, optimizer(network), batch)
+    if network == "unet":
+        return flow_matching(spec, batch)
     return gan(
         spec,
         Generator(spec.shape, width=workload.GAN_WIDTH),
@@ -46,6 +52,35 @@ def family(network: str, batch: int) -> Family:
         *(optimizer(network, workload.GAN_B1) for _ in range(2)),
         slice_size=batch,
         latent_dim=LATENT,
+    )
+
+
+def flow_matching(spec: ImageSpec, batch: int) -> Family:
+    """The velocity of straight paths from data to noise, given the class."""
+    return diffusion(
+        spec,
+        UNet(
+            spec.shape,
+            spec.classes,
+            width=workload.UNET_WIDTH,
+            multipliers=workload.UNET_MULTIPLIERS,
+            blocks=2,
+            attention=(workload.UNET_ATTENTION,),
+            adaptive_scale=True,
+            patch=workload.UNET_PATCH,
+        ),
+        optimizer("unet"),
+        batch,
+        path=Linear(t_min=workload.T_MIN),
+        prediction=Velocity(),
+        objective=Denoising(),
+        sampler=Euler(num_steps=workload.EVALUATIONS["unet"]),
+        grid=UniformGrid(),
+        levels=LogitNormal(),
+        weighting=VelocityWeighting(),
+        conditional=True,
+        label_dropout=workload.LABEL_DROPOUT,
+        ema_lengths=(workload.AVERAGE_LENGTH,),
     )
 
 
@@ -61,6 +96,7 @@ class Training:
         self.state = self.trainer.init(0, {"image": images[:1], "label": labels[:1]})
         self.draw = compile_functions(model).sample
         self.unit = settings.options["steps_per_call"]
+        self.samples = workload.SAMPLES.get(settings.network, 0)
 
     def train(self, count: int) -> None:
         metrics: Any = None
@@ -70,10 +106,10 @@ class Training:
 
     def sample(self, count: int) -> None:
         assert self.draw is not None
-        labels = jnp.zeros((workload.SAMPLES,), jnp.int32)
+        labels = jnp.zeros((self.samples,), jnp.int32)
         images = None
         for i in range(count):
-            keys = rng.example_keys(rng.step_key(rng.root(0), i), jnp.arange(workload.SAMPLES))
+            keys = rng.example_keys(rng.step_key(rng.root(0), i), jnp.arange(self.samples))
             images = self.draw(self.state, keys, labels)
         jax.block_until_ready(images)
 

@@ -19,7 +19,7 @@ from keras import layers, ops
 
 from benchmarks.speed import workload
 from benchmarks.speed.worker import Job
-from benchmarks.speed.workload import CHANNELS, CNN_FEATURES, CNN_STRIDES, GRID, LATENT, SAMPLES, SIZE, Settings
+from benchmarks.speed.workload import CHANNELS, CNN_FEATURES, CNN_STRIDES, GRID, LATENT, SIZE, Settings
 
 IMAGE = (SIZE, SIZE, CHANNELS)
 ON_TENSORFLOW = keras.backend.backend() == "tensorflow"
@@ -215,8 +215,9 @@ def build(settings: Settings) -> Job:
 
     def sample(count: int) -> None:
         assert draw is not None
-        z = np.random.default_rng(0).standard_normal((count * SAMPLES, LATENT), np.float32)
-        draw.predict(z, batch_size=SAMPLES, verbose=0)
+        size = workload.SAMPLES[settings.network]
+        z = np.random.default_rng(0).standard_normal((count * size, LATENT), np.float32)
+        draw.predict(z, batch_size=size, verbose=0)
 
     name = "tensorflow" if ON_TENSORFLOW else "torch"
     versions = {"keras": keras.__version__, name: (tf if ON_TENSORFLOW else torch).__version__}

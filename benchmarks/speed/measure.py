@@ -54,6 +54,7 @@ class Result:
     Attributes:
       rates: for each task one number a round: images/s of "train" and "sample", FLOP/s of "matmul".
       failure: why there is nothing, one line.
+      left_out: why nobody tried, one line.
       options: the settings that were the fastest.
       cold, warm: seconds from the start of the process to the end of its first step; None where they do not compare.
       peak_bytes: of training and sampling.
@@ -63,6 +64,7 @@ class Result:
 
     rates: dict[str, list[float]] = dataclasses.field(default_factory=dict)
     failure: str = ""
+    left_out: str = ""
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     cold: float | None = None
     warm: float | None = None
@@ -183,12 +185,18 @@ def prepare(plan: Plan, name: str, network: str, worker: Worker, result: Result)
     return counts | {task: units_for(worker, task, plan.seconds / 2)[0] for task in tasks if task == "matmul"}
 
 
-def work_of(plan: Plan, task: str) -> float:
+def work_of(plan: Plan, network: str, task: str) -> float:
     """Images, or floating-point operations, in one unit of a task."""
-    return {"train": plan.batch, "sample": workload.SAMPLES, "matmul": 2.0 * workload.MATRIX[plan.device] ** 3}[task]
+    return {
+        "train": plan.batch,
+        "sample": workload.SAMPLES.get(network, 0),
+        "matmul": 2.0 * workload.MATRIX[plan.device] ** 3,
+    }[task]
 
 
-def measure_round(plan: Plan, workers: dict[str, Worker], counts: dict, results: dict[str, Result]) -> float:
+def measure_round(
+    plan: Plan, network: str, workers: dict[str, Worker], counts: dict, results: dict[str, Result]
+) -> float:
     """One measurement of everything, in turns; returns the load that the waiting processes made, in cores."""
     load = 0.0
     for name in list(workers):
@@ -199,7 +207,7 @@ def measure_round(plan: Plan, workers: dict[str, Worker], counts: dict, results:
                 before = sum(w.cpu_seconds() for w in others)
                 seconds = worker.seconds(task, count)
                 load = max(load, (sum(w.cpu_seconds() for w in others) - before) / seconds)
-                results[name].rates.setdefault(task, []).append(count * work_of(plan, task) / seconds)
+                results[name].rates.setdefault(task, []).append(count * work_of(plan, network, task) / seconds)
         except WorkerError as error:
             results[name] = Result(failure=str(error))
             workers.pop(name).close()
@@ -208,12 +216,13 @@ def measure_round(plan: Plan, workers: dict[str, Worker], counts: dict, results:
 
 def measure_network(plan: Plan, network: str, caches: Path, tell: Callable[[str], None] = say) -> tuple[dict, float]:
     """Results of all frameworks for one network, and the load of the waiting processes."""
-    results = {name: Result() for name in plan.frameworks}
+    reasons = {name: FRAMEWORKS[name].left_out.get(plan.device, {}).get(network, "") for name in plan.frameworks}
+    results = {name: Result(left_out=reason) for name, reason in reasons.items()}
     workers: dict[str, Worker] = {}
     counts: dict[str, dict[str, int]] = {}
     load = 0.0
     try:
-        for name in plan.frameworks:
+        for name in (name for name, reason in reasons.items() if not reason):
             try:
                 workers[name] = open_best(plan, name, network, caches, results)
                 counts[name] = prepare(plan, name, network, workers[name], results[name])
@@ -224,7 +233,7 @@ def measure_network(plan: Plan, network: str, caches: Path, tell: Callable[[str]
                     workers.pop(name).close()
                 tell(f"{network}: {name} is not available: {error}")
         for i in range(plan.rounds):
-            load = max(load, measure_round(plan, workers, counts, results))
+            load = max(load, measure_round(plan, network, workers, counts, results))
             tell(f"{network}: round {i + 1} of {plan.rounds} is done")
     finally:
         for worker in workers.values():

@@ -63,6 +63,8 @@ def mend(text: str) -> str:
 
 def row(name: str, result: Result, base: Result, bound: list[float]) -> list[str]:
     """The cells of one framework; ``bound`` is the machine's limit in images/s."""
+    if result.left_out:
+        return [FRAMEWORKS[name].title, f"left out: {mend(result.left_out)}"]
     if result.failure:
         return [FRAMEWORKS[name].title, f"not available: {mend(result.failure)}"]
     train, sample = (result.rates.get(task, []) for task in ("train", "sample"))
@@ -160,6 +162,17 @@ def versions(results: Mapping[tuple[str, str], Result]) -> str:
     return ", ".join(f"{name} {version}" for name, version in {"Python": platform.python_version(), **found}.items())
 
 
+def samples(plan: Plan) -> str:
+    """How many images one call of each network's sampler draws."""
+    told = []
+    for network in plan.networks:
+        if network in workload.SAMPLES:
+            steps = workload.EVALUATIONS[network]
+            each = f" in {steps} evaluations each" if steps > 1 else ""
+            told.append(f"{workload.SAMPLES[network]} ({workload.NETWORKS[network]}{each})")
+    return f"samples at a time: {', '.join(told)}; " if told else ""
+
+
 def document(plan: Plan, outcome: Outcome, command: str, load: float) -> str:
     """The whole section.
 
@@ -173,7 +186,7 @@ def document(plan: Plan, outcome: Outcome, command: str, load: float) -> str:
         f"- Machine: {machine()}; load before the run {load:.1f}.",
         f"- Versions: {versions(results)}.",
         f"- Date: {datetime.date.today().isoformat()}. Command: `{mend(command.replace(f'{ROOT}/', ''))}`.",
-        f"- Batch {plan.batch}, 28x28x1, float32, Adam; samples {workload.SAMPLES} at a time; {plan.rounds} rounds of "
+        f"- Batch {plan.batch}, 28x28x1, float32, Adam; {samples(plan)}{plan.rounds} rounds of "
         f"about {plan.seconds:g} s each. Rates are medians, ratios median (least to largest) over the rounds.",
         f"- While one process was measured, the waiting ones used at most {100 * outcome.idle_load:.0f} % of a core.",
         "",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import torch
@@ -10,8 +11,9 @@ from torch.nn import functional as F
 
 from benchmarks.speed import workload
 from benchmarks.speed.torch_networks import CNN, VAE, Discriminator, Generator
+from benchmarks.speed.torch_unet import UNet
 from benchmarks.speed.worker import Job, lazy
-from benchmarks.speed.workload import LATENT, SAMPLES, Settings
+from benchmarks.speed.workload import CHANNELS, CLASSES, EVALUATIONS, LATENT, SIZE, T_MIN, Settings
 
 Loss = Callable[..., Tensor]
 Compile = Callable[[Callable], Callable]
@@ -23,7 +25,7 @@ def to_signed(image: Tensor) -> Tensor:
 
 
 class Training:
-    """What the three have in common: the networks, their optimizers and an update."""
+    """What all have in common: the networks, their optimizers and an update."""
 
     def __init__(self, networks: dict[str, nn.Module], settings: Settings, device: torch.device):
         last = settings.options["layout"] == "channels_last"
@@ -99,7 +101,49 @@ class Autoencoder(Training):
         self.update("vae", self.loss, image)
 
 
-TRAININGS = {"cnn": Classifier, "gan": Adversaries, "vae": Autoencoder}
+class FlowMatching(Training):
+    """Conditional flow matching, and Euler's method by the averaged weights."""
+
+    def __init__(self, settings: Settings, device: torch.device, compiled: Compile):
+        super().__init__({"unet": UNet()}, settings, device)
+        network = self.networks["unet"]
+        self.average, self.steps = copy.deepcopy(network).requires_grad_(False), 0
+        average = self.average
+
+        def loss(image: Tensor, label: Tensor) -> Tensor:
+            x0, count = to_signed(image), len(image)
+            eps = torch.randn_like(x0)
+            t = torch.sigmoid(torch.randn(count, device=device)).clamp(min=T_MIN)
+            label = torch.where(torch.rand(count, device=device) < workload.LABEL_DROPOUT, CLASSES, label)
+            at = t[:, None, None, None]
+            return F.mse_loss(network((1 - at) * x0 + at * eps, t, label), eps - x0)
+
+        def euler(x: Tensor, t: Tensor, t_next: Tensor, label: Tensor) -> Tensor:
+            return x + (t_next - t) * average(x, t.expand(len(x)), label)
+
+        self.loss, self.euler = compiled(loss), compiled(euler)
+        spaced = torch.linspace(1.0, T_MIN, EVALUATIONS["unet"], device=device)
+        self.levels = torch.cat([spaced, torch.zeros(1, device=device)])
+
+    def step(self, image: Tensor, label: Tensor) -> None:
+        self.update("unet", self.loss, image, label)
+        self.steps += 1
+        with torch.no_grad():
+            parameters = list(self.networks["unet"].parameters())
+            torch._foreach_lerp_(list(self.average.parameters()), parameters, workload.average_weight(self.steps))
+
+    def noise(self, count: int) -> Tensor:
+        return torch.randn(count, CHANNELS, SIZE, SIZE, device=self.device)
+
+    def draw(self, x: Tensor) -> Tensor:
+        """Images of class 0 in [0, 1], from noise."""
+        label = torch.zeros(len(x), dtype=torch.long, device=self.device)
+        for i in range(len(self.levels) - 1):
+            x = self.euler(x, self.levels[i], self.levels[i + 1], label)
+        return (0.5 * (x + 1.0)).clamp(0.0, 1.0)
+
+
+TRAININGS = {"cnn": Classifier, "gan": Adversaries, "vae": Autoencoder, "unet": FlowMatching}
 
 
 def matrix_product(size: int, device: torch.device, wait: Callable[[], None]) -> Callable[[int], None]:
@@ -132,7 +176,7 @@ def tasks_of(settings: Settings, device: torch.device, wait: Callable[[], None])
     def sample(count: int) -> None:
         training.training_mode(False)
         for _ in range(count):
-            training.draw(training.noise(SAMPLES))
+            training.draw(training.noise(workload.SAMPLES[settings.network]))
         wait()
 
     tasks = {"train": train, "matmul": lazy(lambda: matrix_product(workload.MATRIX[settings.device], device, wait))}

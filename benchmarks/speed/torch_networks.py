@@ -1,4 +1,4 @@
-"""The three networks as a PyTorch user writes them: images ``[B, C, H, W]``, the parameters of genjax's.
+"""All networks but the U-Net as a PyTorch user writes them: images ``[B, C, H, W]``, the parameters of genjax's.
 
 A 3x3 convolution of stride 2 pads one pixel on every side, where "SAME" pads below and right only: on mirrored images
 with mirrored kernels it is the same function, and PyTorch is spared a separate padding.

@@ -1,7 +1,12 @@
-"""genjax's weights in the PyTorch networks, to show that both compute the same function (tests/test_benchmarks.py)."""
+"""genjax's weights in the PyTorch networks, to show that both compute the same function.
+
+See tests/test_benchmark_networks.py.
+"""
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -9,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from benchmarks.speed import torch_networks
+from benchmarks.speed import torch_networks, torch_unet
 from benchmarks.speed.workload import GRID
 
 
@@ -23,8 +28,8 @@ def kernel(layer: nn.Module, weights: Mapping[str, np.ndarray], grid: str = "") 
         channels last in it, PyTorch first.
     """
     value = np.asarray(weights["kernel"])
-    if isinstance(layer, nn.Conv2d):
-        value = value.transpose(3, 2, 0, 1)
+    if isinstance(layer, nn.Conv2d):  # from a dense layer where it is pointwise
+        value = value.reshape(*layer.kernel_size, *value.shape[-2:]).transpose(3, 2, 0, 1)
     elif isinstance(layer, nn.ConvTranspose2d):
         value = value[::-1, ::-1].transpose(2, 3, 0, 1)  # a gradient of a convolution: it meets the taps in reverse
     else:
@@ -49,9 +54,27 @@ def norm(layer: nn.BatchNorm2d, weights: Mapping[str, Any], statistics: Mapping[
     yield layer.running_var, statistics["var"]
 
 
+def unet(network: nn.Module, params: Mapping[str, Any]) -> Iterator[tuple[Any, np.ndarray]]:
+    """Both have the same names, but for PyTorch's collection of blocks and Flax's table inside of "label"."""
+    for path, layer in network.named_modules():
+        if not isinstance(layer, nn.Conv2d | nn.Linear | nn.GroupNorm | nn.Embedding):
+            continue
+        weights = functools.reduce(operator.getitem, path.removeprefix("blocks.").split("."), params)
+        if isinstance(layer, nn.GroupNorm):
+            yield layer.weight, weights["scale"]
+            yield layer.bias, weights["bias"]
+        elif isinstance(layer, nn.Embedding):
+            yield layer.weight, weights["Embed_0"]["embedding"]
+        else:
+            yield from kernel(layer, weights)
+
+
 def pairs(network: nn.Module, variables: Mapping[str, Any]) -> Iterator[tuple[Any, np.ndarray]]:
     """Every parameter of ``network`` with its value in the Flax ``variables`` of genjax's network of that name."""
     params = variables["params"]
+    if isinstance(network, torch_unet.UNet):
+        yield from unet(network, params)
+        return
     if isinstance(network, torch_networks.VAE):
         for i in range(2):
             yield from kernel(network.down[i], params[f"down_{i}"])
@@ -80,8 +103,8 @@ def count_parameters(network: nn.Module) -> int:
     return sum(p.numel() for p in network.parameters())
 
 
-def apply(network: nn.Module, x: np.ndarray, method: str = "forward") -> np.ndarray:
+def apply(network: nn.Module, *inputs: np.ndarray, method: str = "forward") -> np.ndarray:
     """What a method of the network gives in evaluation mode."""
     network.eval()
     with torch.no_grad():
-        return getattr(network, method)(torch.from_numpy(np.ascontiguousarray(x))).numpy()
+        return getattr(network, method)(*(torch.from_numpy(np.ascontiguousarray(x)) for x in inputs)).numpy()

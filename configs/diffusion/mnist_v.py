@@ -14,7 +14,7 @@ def get_config(arg=None):
     options = args.parse(arg)
     config = base(options)
     config.data = datasets.tfds("mnist")
-    config.total = "4 epochs"
+    config.total = "3 epochs"
     config.batch_size = 64
     config.checkpoint.keep = "10%"
     config.model = {
@@ -42,7 +42,7 @@ def get_config(arg=None):
     }
     config.optim = adam(2e-3, schedule="cosine", warmup_steps=200, clip_norm=1.0)
     config.evaluators = {
-        "eval": {"name": "mean", "every": "2 epochs", "limit": 2000},
-        **pictures("samples", "interpolations", every="2 epochs"),
+        "eval": {"name": "mean", "every": "1 epochs", "limit": 2000},
+        **pictures("samples", "interpolations", every="1 epochs"),
     }
     return finish(config, options)

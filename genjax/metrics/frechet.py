@@ -11,12 +11,13 @@ of the published FID among them.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import dataclasses
 
 import numpy as np
 
 
-class Gaussian(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)
+class Gaussian:
     """Mean float64 ``[D]`` and covariance float64 ``[D, D]`` of ``count`` rows."""
 
     mean: np.ndarray

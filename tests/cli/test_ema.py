@@ -9,21 +9,35 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.cli.commands import ROOT, checkpoint_steps, one_line, read, run_many, snapshot, train_arguments
+from tests.cli.commands import checkpoint_steps, one_line, read, run_many, snapshot, train_arguments
 
-FLOW = f"{ROOT}/configs/diffusion/digits_flow.py"
-SMALL = (
-    "--config.model.network.width=8",
-    "--config.total=12 steps",
-    "--config.checkpoint.every=4 steps",
-    "--config.checkpoint.keep=25%",
-)
+SMALL = """
+from configs.diffusion.digits_flow import get_config as flow
+
+
+def get_config(arg):
+    config = flow(arg)
+    config.model.network = {"name": "dit", "patch": 4, "width": 16, "depth": 1, "heads": 2}
+    config.total = "12 steps"
+    config.checkpoint.every = "4 steps"
+    config.evaluators = {"eval": config.evaluators["eval"]}
+    return config
+"""
+KEEP = "--config.checkpoint.keep=25%"
 
 
 @pytest.fixture(scope="module")
-def flow_run(tmp_path_factory) -> Path:
+def small(tmp_path_factory) -> str:
+    """The config of a flow that is compiled in seconds."""
+    path = tmp_path_factory.mktemp("ema") / "small.py"
+    path.write_text(SMALL)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def flow_run(small, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("ema") / "flow"
-    (answer,) = run_many([("train", train_arguments(FLOW, folder, *SMALL))])
+    (answer,) = run_many([("train", train_arguments(small, folder, KEEP))])
     assert answer.status == 0, answer
     return folder
 
@@ -45,14 +59,18 @@ def test_multiples_of_the_duration_are_kept(flow_run):
 
 
 def test_evaluating_and_sampling_with_another_average(flow_run, tmp_path):
-    folder = tmp_path / "copy"
-    shutil.copytree(flow_run, folder)
-    before = snapshot(folder / "checkpoints")
     lengths = ("", "0.1", "0.08", "0.05")
-    commands = [("evaluate", [f"--workdir={folder}", *([f"--ema={length}"] if length else [])]) for length in lengths]
+    folders = [tmp_path / f"copy{length}" for length in lengths]
+    for folder in folders:
+        shutil.copytree(flow_run, folder)
+    before = [snapshot(folder / "checkpoints") for folder in folders]
+    commands = [
+        ("evaluate", [f"--workdir={folder}", *([f"--ema={length}"] if length else [])])
+        for folder, length in zip(folders, lengths, strict=True)
+    ]
+    *answers, sampled = run_many([*commands, ("sample", [f"--workdir={folders[0]}", "--num=4", "--ema=0.08"])])
     records = []
-    for length, command in zip(lengths, commands, strict=True):
-        (answer,) = run_many([command])
+    for folder, length, answer in zip(folders, lengths, answers, strict=True):
         assert answer.status == 0 and answer.err == "", answer
         weights = f"length {length} averaged" if length else "averaged"
         assert answer.out.startswith(f"step 12 of {folder} ({weights} weights)\n")
@@ -65,11 +83,10 @@ def test_evaluating_and_sampling_with_another_average(flow_run, tmp_path):
     rebuilt = records[2]["ema"]
     assert 0 < rebuilt.pop("profile_error") < 0.1
     assert rebuilt == {"length": 0.08, "of_lengths": [0.1, 0.05], "of_steps": [3, 6, 9, 12]}
-    (sampled,) = run_many([("sample", [f"--workdir={folder}", "--num=4", "--ema=0.08"])])
-    assert sampled.status == 0, sampled
-    images = np.load(folder / "samples" / "step12_seed0_ema=0.08.npz")["images"]
+    assert sampled.status == 0 and sampled.err == "", sampled
+    images = np.load(folders[0] / "samples" / "step12_seed0_ema=0.08.npz")["images"]
     assert images.shape == (4, 8, 8, 1)
-    assert snapshot(folder / "checkpoints") == before
+    assert [snapshot(folder / "checkpoints") for folder in folders] == before
 
 
 def test_what_cannot_be_had(flow_run, vae_run, tmp_path):
@@ -97,9 +114,9 @@ def test_what_cannot_be_had(flow_run, vae_run, tmp_path):
     assert [snapshot(folder) for folder in folders] == before
 
 
-def test_a_run_from_before_the_setting_is_a_run_that_kept_none(flow_run, tmp_path):
+def test_a_run_from_before_the_setting_is_a_run_that_kept_none(flow_run, small, tmp_path):
     older = changed(flow_run, tmp_path / "older", None)
-    again = train_arguments(FLOW, older, *(s for s in SMALL if "keep" not in s))
+    again = train_arguments(small, older)
     evaluated, sampled, trained = run_many(
         [
             ("evaluate", [f"--workdir={older}"]),

@@ -94,6 +94,15 @@ def test_judge(other_runs, vae_run, tmp_path):
         shares = [value for name, value in protocol["scalars"].items() if name.startswith("share/")]
         assert len(shares) == 10 and sum(shares) == pytest.approx(1) and protocol["samples"] == 30
         assert protocol["classifier"]["network"] == "cnn" and protocol["classifier"]["data"]["source"] == "digits"
+        assert protocol["classifier"]["run"] == classifier.name and str(classifier.parent) not in json.dumps(protocol)
+        assert (protocol["examples"], protocol["feature_dims"], protocol["data"]["split"]) == (40, 128, "test[:40]")
+        assert protocol["scalars"]["frechet_distance"] > 0 < protocol["frechet_distance_of_training_images"]
+        asked = protocol["scalars"].get("label_accuracy")
+        if copy.name == "vae":  # it was told what to draw
+            low, high = protocol["label_accuracy_interval_95"]
+            assert 0 <= low <= asked <= high <= 1 and f"label_accuracy {asked:.4g}" in answer.out
+        else:
+            assert asked is None and "label_accuracy_interval_95" not in protocol
     assert snapshot(classifier) == before
 
 
