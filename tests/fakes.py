@@ -41,11 +41,13 @@ class Fake:
     accumulation: int = 1
     noisy: bool = True
     still: tuple[str, ...] = ()
+    learning_rate: float = 1e-2  # larger where layers that begin at zero leave little to those before them
 
     def optim(self, optimizer: Mapping[str, Any] = ADAM) -> dict[str, Any]:
         """The ``optim`` section that gives every network the same optimizer."""
         networks = list(FAMILIES[self.model["family"]].networks)
-        return dict(optimizer) if networks == ["network"] else {name: dict(optimizer) for name in networks}
+        optimizer = {**optimizer, "learning_rate": self.learning_rate}
+        return optimizer if networks == ["network"] else {name: dict(optimizer) for name in networks}
 
     def family(
         self, spec: ImageSpec = SPEC, optim: Mapping[str, Any] | None = None, dtype: str = "float32", **model: Any
@@ -74,17 +76,17 @@ def _vae(**options: Any) -> dict[str, Any]:
     return {"family": "vae", "network": network, "ema_decay": 0.9, **options}
 
 
-_UNET = {"name": "unet", "width": 4, "multipliers": (1, 2), "blocks": 1, "attention": (4,)}
+_UNET = {"name": "unet", "width": 4, "multipliers": (1, 2), "blocks": 1}
 _DIT = {"name": "dit", "patch": 4, "width": 8, "depth": 1, "heads": 2}
 _JIT = {
     "name": "jit",
     "patch": 4,
     "width": 8,
-    "depth": 2,
+    "depth": 1,
     "heads": 2,
     "bottleneck": 4,
     "context": 2,
-    "context_start": 1,
+    "context_start": 0,
 }
 _FLOW = {
     "objective": {"name": "denoising"},
@@ -126,23 +128,21 @@ FAKES = {
     "vae-bernoulli": Fake(_vae(kl_warmup_steps=4)),
     "vae-discretized-logistic": Fake(_vae(likelihood="discretized_logistic"), 2),
     "vae-conditional-gaussian": Fake(_vae(conditional=True, likelihood="gaussian")),
-    "diffusion-unet": Fake(_diffusion(_UNET, conditional=True, label_dropout=0.5, guidance_scale=8.0), 2),
-    "diffusion-edm": Fake(
-        _diffusion(_UNET, **_EDM, self_conditioning=True, learned_weight=True, augmentation=0.5, ema_lengths=(0.2,))
+    "diffusion-unet": Fake(
+        _diffusion(_UNET, conditional=True, label_dropout=0.5, guidance_scale=8.0), 2, learning_rate=0.3
     ),
-    "diffusion-dit": Fake(_diffusion(_DIT, conditional=True, label_dropout=0.5, guidance_scale=8.0)),
-    "diffusion-jit": Fake(_diffusion(_JIT, prediction={"name": "x0"})),
+    "diffusion-dit": Fake(
+        _diffusion(_DIT, **_EDM, self_conditioning=True, learned_weight=True, augmentation=0.5, ema_lengths=(0.2,))
+    ),
+    "diffusion-jit": Fake(
+        _diffusion(_JIT, prediction={"name": "x0"}, conditional=True, label_dropout=0.5, guidance_scale=8.0)
+    ),
     "diffusion-mean-flow": Fake(
-        _diffusion(
-            _DIT,
-            ("weighting",),
-            objective={"name": "mean_flow"},
-            sampler={"name": "flow_map", "num_steps": 2},
-        )
+        _diffusion(_DIT, ("weighting",), objective={"name": "mean_flow"}, sampler={"name": "flow_map", "num_steps": 2})
     ),
     "diffusion-consistency": Fake(
         _diffusion(
-            _UNET,
+            _DIT,
             ("levels", "weighting"),
             **{name: _EDM[name] for name in ("path", "prediction", "grid")},
             objective={"name": "consistency"},

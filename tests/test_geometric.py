@@ -11,6 +11,7 @@ from scipy import ndimage
 from genjax import rng
 from genjax.data.geometric import LABELS, draw, geometric, labels_of, source_map, warp
 
+transform = jax.jit(geometric)
 NAMES = ("flip_x", "flip_y", "scale", "angle", "axis", "stretch", "shift_x", "shift_y")
 
 
@@ -76,13 +77,13 @@ def check(function, probability: float = 1.0) -> None:
 
 
 def test_images_are_what_the_labels_say():
-    check(jax.jit(geometric))
-    check(geometric, 0.3)
+    check(transform)
+    check(transform, 0.3)
 
 
 def label_with(position: int, function):
     def broken(key, images, probability):
-        changed, labels = geometric(key, images, probability)
+        changed, labels = transform(key, images, probability)
         return changed, labels.at[:, position].set(function(labels[:, position]))
 
     return broken
@@ -97,7 +98,7 @@ def warped_with(function):
         one = lambda image, change: function(image, *source_map(change, *image.shape[:2]))  # noqa: E731
         return jax.vmap(one)(images, changes), jax.vmap(labels_of)(changes)
 
-    return broken
+    return jax.jit(broken)
 
 
 def test_the_check_accepts_the_parts_put_together():
@@ -126,7 +127,7 @@ def test_the_check_rejects(broken):
 
 def test_nothing_drawn_is_the_identity_bit_for_bit():
     images = images_of(64, 8, 12, 3)
-    changed, labels = jax.jit(geometric)(rng.root(0), images, 0.0)
+    changed, labels = transform(rng.root(0), images, 0.0)
     flipped = np.asarray(labels[:, 0]) == 1
     assert 16 < flipped.sum() < 48  # flipping left to right is always among the changes
     np.testing.assert_array_equal(np.asarray(labels), flipped[:, None] * np.eye(LABELS, dtype=np.float32)[0])
@@ -173,14 +174,14 @@ def test_quarter_turns_and_magnification():
 
 def test_an_image_depends_on_its_own_position_in_the_batch_alone():
     images = images_of(16, 8, 8, 1)
-    whole = geometric(rng.root(7), images, 0.5)
-    other = geometric(rng.root(7), images.at[3:].set(0.25), 0.5)
-    part = geometric(rng.root(7), images[:3], 0.5)
+    whole = transform(rng.root(7), images, 0.5)
+    other = transform(rng.root(7), images.at[3:].set(0.25), 0.5)
+    part = transform(rng.root(7), images[:3], 0.5)
     for a, b, c in zip(whole, other, part, strict=True):
         np.testing.assert_array_equal(a[:3], c)
         np.testing.assert_array_equal(a[:3], b[:3])
-    assert len({label.tobytes() for label in np.asarray(geometric(rng.root(7), images, 1.0)[1])}) == 16
-    assert not np.array_equal(geometric(rng.root(8), images, 0.5)[1], whole[1])
+    assert len({label.tobytes() for label in np.asarray(transform(rng.root(7), images, 1.0)[1])}) == 16
+    assert not np.array_equal(transform(rng.root(8), images, 0.5)[1], whole[1])
 
 
 def check_frequencies(draw, probability: float) -> None:

@@ -26,7 +26,7 @@ def x64():
 # Deterministic samplers: the exact flow, and how fast they come near it.
 
 ORDERS = {"ddim": 1, "euler": 1, "heun": 2, "edm_churn": 2, "dpmpp_2m": 2, "dpmpp_2s": 2, "unipc": 3}
-SPANS = {"vp_linear": (1.0, 1e-2), "edm": (20.0, 0.05), "linear": (1.0, 0.05)}
+SPANS = {"vp_linear": (1.0, 1e-2), "linear": (1.0, 0.05)}
 
 
 def errors(name, path, span, nums):
@@ -49,11 +49,15 @@ def check_order(name, path_name, expected=None):
     assert abs(math.log2(found[0] / found[1]) - expected) < 0.25
 
 
-@pytest.mark.parametrize("name", ORDERS)
-@pytest.mark.parametrize("path_name", SPANS)
+@pytest.mark.parametrize(
+    "name, path_name",
+    [
+        *((name, "vp_linear") for name in ORDERS),
+        *((name, "linear") for name in ("heun", "dpmpp_2m", "dpmpp_2s", "unipc")),
+    ],
+)
 def test_deterministic_samplers_converge_to_the_flow_with_their_order(name, path_name):
-    if (name, path_name) != ("edm_churn", "linear"):  # it needs a finite noise level
-        check_order(name, path_name)
+    check_order(name, path_name)
 
 
 def without_change(node):
@@ -113,8 +117,7 @@ def test_the_flow_rejects_broken_samplers(broken, monkeypatch):
 def test_every_path_is_followed(path_name):
     path = PATHS[path_name]()
     span = {"edm": (20.0, 0.05), "ve": (0.9, 0.2)}.get(path_name, (0.98, 0.03))
-    for name in ("heun", "unipc"):
-        assert errors(name, path, span, (65,))[0] < 2e-3
+    assert errors("unipc", path, span, (33,))[0] < 5e-3
 
 
 def test_adaptive_steps_keep_to_their_tolerance():
@@ -171,23 +174,25 @@ def test_the_last_step_is_the_denoised_image(name):
     sampler, denoise = make(name, 4), DATA.denoiser(path)
     t = grid(path, 0.9, 0.2, sampler.points)
     x = jax.random.normal(jax.random.key(1), (3, 2))
-    before = draw(sampler, denoise, path, t, x, keys_of(3), final=False)
-    after = draw(sampler, denoise, path, t, x, keys_of(3))
-    np.testing.assert_allclose(after, denoise(before, jnp.full(3, t[-1])), atol=1e-12)
+
+    @jax.jit
+    def both(x, keys):
+        before = sampler(denoise, path, t, x, keys, final=False)
+        return before, denoise(before, jnp.full(3, t[-1])), sampler(denoise, path, t, x, keys)
+
+    before, denoised, after = both(x, keys_of(3))
+    np.testing.assert_allclose(after, denoised, atol=1e-12)
     with pytest.raises(AssertionError):
         np.testing.assert_allclose(after, before, atol=1e-2)
 
 
 @pytest.mark.parametrize("name", [name for name in FIXED if name != "flow_map"])
-@pytest.mark.parametrize("path_name", ["vp_linear", "linear"])
-def test_one_step_is_the_denoiser(name, path_name):
-    path = PATHS[path_name]()
-    t = np.array([0.5 * (path.t_min + path.t_max)])
-    x = jax.random.normal(jax.random.key(1), (3, 2)) * path.sigma(t)
+def test_one_step_is_the_denoiser(name):
+    path, x = PATHS["vp_linear"](), jax.random.normal(jax.random.key(1), (3, 2))
     sampler, denoise = make(name, 1), DATA.denoiser(path)
-    sample = draw(sampler, denoise, path, t, x, keys_of(3))
-    np.testing.assert_allclose(sample, DATA.denoiser(path)(x, jnp.repeat(t, 3)), rtol=1e-12, atol=1e-12 * path.t_max)
-    np.testing.assert_allclose(draw(sampler, denoise, path, t, x, keys_of(3), final=False), x, rtol=1e-12)
+    np.testing.assert_allclose(
+        draw(sampler, denoise, path, jnp.array([0.4]), x, keys_of(3)), denoise(x, jnp.full(3, 0.4)), rtol=1e-12
+    )
 
 
 # Stochastic samplers: what a step does to a point and to its noise, and the distribution at the end.
@@ -278,7 +283,6 @@ def check_distribution(samples, data=DATA):
     assert stats.kstest(samples, cdf).statistic < 0.02
 
 
-@pytest.mark.parametrize("path_name", ["vp_linear", "edm"])
 @pytest.mark.parametrize(
     "name, num_steps, settings",
     [
@@ -292,8 +296,9 @@ def check_distribution(samples, data=DATA):
     ],
     ids=["ancestral", "ancestral_forward", "ddim", "edm_churn", "predictor_corrector", "adaptive", "unipc"],
 )
-def test_samples_have_the_distribution_of_the_data(path_name, name, num_steps, settings):
-    check_distribution(samples_of(name, num_steps, PATHS[path_name](), **settings))
+def test_samples_have_the_distribution_of_the_data(name, num_steps, settings):
+    path = PATHS["edm" if name == "edm_churn" else "vp_linear"]()
+    check_distribution(samples_of(name, num_steps, path, **settings))
 
 
 def test_the_distribution_rejects_noise_that_is_too_small_or_from_the_same_key(monkeypatch):

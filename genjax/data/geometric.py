@@ -80,8 +80,8 @@ def labels_of(change: dict[str, Array]) -> Array:
     """What the network is told, float32 ``[9]``; zeros say that nothing was done.
 
     In order: flipped left to right, flipped upside down, scale, cos(angle) - 1, sin(angle), stretch cos(2 axis),
-    stretch sin(2 axis), shift right, shift down. A change has one label and shares it with no other. Hence twice the angle
-    of the axis, where the paper has once: half a turn of the axis changes nothing, a quarter the sign of the stretch.
+    stretch sin(2 axis), shift right, shift down. A change has one label and shares it with no other. Hence twice the
+    angle of the axis, where the paper has once: half a turn of it changes nothing, a quarter the sign of the stretch.
     """
     angle, axis, stretch = change["angle"], change["axis"], change["stretch"]
     return jnp.stack(

@@ -20,7 +20,7 @@ SETTINGS = {
     "word for yes or no": (VAE, ["model.conditional=maybe"], ["model.conditional", "maybe", "boolean"]),
     "number for a section": (VAE, ["model=3"], ["--config.model=3"]),
     "no value": (VAE, ["batch_size="], ["--config.batch_size="]),
-    "family": (VAE, ["model.family=vea"], ["model.family='vea'", "classifier, gan, vae"]),
+    "family": (VAE, ["model.family=vea"], ["model.family='vea'", "classifier, diffusion, gan, vae"]),
     "network": (VAE, ["model.network.name=unnet"], ["model.network.name='unnet'", "conv_vae"]),
     "data source": (VAE, ["data.source=digit"], ["data.source='digit'", "arrays, digits, folder, tfds"]),
     "split": (VAE, ["data.train=validation"], ["'validation'", "train or test"]),

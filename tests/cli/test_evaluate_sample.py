@@ -89,7 +89,8 @@ def test_judge(other_runs, vae_run, tmp_path):
     commands = [("evaluate", [f"--workdir={copy}", f"--judge={classifier}", "--num=30"]) for copy in copies]
     before = snapshot(classifier)
     for copy, answer in zip(copies, run_many(commands, cwd=tmp_path), strict=True):
-        assert answer.status == 0 and answer.err == "" and "judge: smallest_class_share " in answer.out, answer
+        assert answer.status == 0 and answer.err == "" and "judge: frechet_distance " in answer.out, answer
+        assert " smallest_class_share " in answer.out
         protocol = read(copy / "evaluation.json")["evaluators"]["judge"]
         shares = [value for name, value in protocol["scalars"].items() if name.startswith("share/")]
         assert len(shares) == 10 and sum(shares) == pytest.approx(1) and protocol["samples"] == 30

@@ -196,13 +196,16 @@ def check_population(bench: Bench) -> None:
 
 
 def check_hparams(bench: Bench) -> None:
-    """Each number of the state has its effect, without another trace of the step."""
+    """Each number of the state has its effect, without another trace of the step.
+
+    After a few steps: layers that begin at zero hide what comes before them in the first.
+    """
     step = lambda state: bench.step(state, bench.batch, bench.key())[0].params  # noqa: E731
-    before = step(bench.start)
+    before = step(bench.moved)
     traces = bench.traces
     for name, value in bench.start.hparams.items():
         if name != "seed":
-            state = bench.start.replace(hparams={**bench.start.hparams, name: 0.5 * value})
+            state = bench.moved.replace(hparams={**bench.moved.hparams, name: 0.5 * value})
             assert differ(before, step(state)), f"{name} has no effect"
     assert bench.traces == traces, "another value compiled another program"
 

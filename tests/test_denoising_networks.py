@@ -1,0 +1,668 @@
+"""Denoising networks and their parts: sizes, definitions, what the result depends on, what only training may change."""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from genjax import tree
+from genjax.networks import DENOISERS, DiT, JiT, UNet
+from genjax.networks import dit as transformer
+from genjax.networks import unet as convolutional
+from genjax.networks.dense import Dense
+from genjax.networks.embeddings import fourier, noise_features, positional, rotary_grid, rotate, sincos_grid
+from genjax.ops.attention import attention
+from genjax.ops.norm import group_norm
+
+SHAPES = [(28, 28, 1), (32, 32, 3), (64, 64, 3), (8, 12, 1)]
+KEY = jax.random.key(0)
+TINY = {
+    "unet": {"width": 8, "multipliers": (1, 2), "blocks": 1},
+    "dit": {"patch": 4, "depth": 2, "width": 16, "heads": 2},
+    "jit": {"patch": 4, "depth": 4, "width": 16, "heads": 2, "bottleneck": 4, "context": 3, "context_start": 1},
+}
+
+
+@pytest.fixture
+def x64():
+    with jax.enable_x64(True):
+        yield
+
+
+def normal(seed, *shape, dtype=np.float32):
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), dtype)
+
+
+def build(name, shape=(8, 12, 1), classes=3, **options):
+    return DENOISERS[name](shape, classes, **TINY[name], **options)
+
+
+def inputs(shape=(8, 12, 1), count=3, numbers=1, extra=0):
+    """Images, noise levels, labels, augmentation labels."""
+    images = normal(0, count, *shape[:2], shape[2] + extra)
+    return images, normal(1, count, numbers), jnp.arange(count, dtype=jnp.int32), normal(2, count, 2)
+
+
+def shapes_of(module, *arguments):
+    """Parameters by name and result, without computing either."""
+    variables = jax.eval_shape(lambda: module.init(KEY, *arguments, train=False))
+    out = jax.eval_shape(lambda v: module.apply(v, *arguments, train=False), variables)
+    return tree.named_leaves(variables["params"]), out
+
+
+def parameters(module, *arguments):
+    """Parameters away from the start, at which the network gives zero whatever it sees."""
+    variables = jax.jit(lambda: module.init(KEY, *arguments, train=False))()
+    rng = np.random.default_rng(5)
+    return jax.tree.map(lambda p: p + jnp.asarray(0.3 * rng.normal(size=p.shape), p.dtype), variables)
+
+
+def result(module, variables, *arguments, **options):
+    return np.asarray(jax.jit(lambda *a: module.apply(variables, *a, **{"train": False, **options}))(*arguments))
+
+
+# Sizes.
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("name", DENOISERS)
+def test_networks_fit_every_size(name, shape):
+    for classes, numbers, extra, dtype in ((0, 1, 0, jnp.float32), (3, 2, shape[2], jnp.bfloat16)):
+        x, noise, label, augment = inputs(shape, 2, numbers, extra)
+        module = build(name, shape, classes, dtype=dtype)
+        params, out = shapes_of(module, x, noise, label if classes else None, augment)
+        assert (out.shape, out.dtype) == ((2, *shape), jnp.float32)
+        assert {leaf.dtype for leaf in params.values()} == {jnp.dtype(jnp.float32)}
+
+
+def size(module, channels, classes=True, augment=None):
+    x = jnp.zeros((1, *module.image_shape[:2], channels))
+    label = jnp.zeros(1, jnp.int32) if classes else None
+    augment = None if augment is None else jnp.zeros((1, augment))
+    params, _ = shapes_of(module, x, jnp.zeros((1, 1)), label, augment)
+    return sum(leaf.size for leaf in params.values())
+
+
+def is_edm_for_cifar10(**changes):
+    settings = {"width": 128, "multipliers": (2, 2, 2), "blocks": 4, "attention": (16,), "dropout": 0.13, **changes}
+    return size(UNet((32, 32, 3), 0, **settings), 3, classes=False, augment=9) == 55_733_891
+
+
+def test_the_unet_of_edm_is_among_the_settings():
+    assert is_edm_for_cifar10()
+    for broken in ({"attention": ()}, {"blocks": 3}, {"adaptive_scale": True}, {"embedding": "fourier"}):
+        assert not is_edm_for_cifar10(**broken)
+    # With classes there is a vector for each, and the one for none in place of a bias.
+    settings = {"multipliers": (2, 2, 2), "blocks": 4, "attention": (16,)}
+    conditional = UNet((32, 32, 3), 10, 128, **settings)
+    assert size(conditional, 3, augment=9) == 55_733_891 + 11 * 128
+
+
+@pytest.mark.parametrize(
+    ("depth", "width", "heads", "millions"),
+    [(12, 384, 6, 33), (12, 768, 12, 130), (24, 1024, 16, 458), (28, 1152, 16, 675)],
+)
+def test_dit_has_the_sizes_of_the_paper(depth, width, heads, millions):
+    settings = {"patch": 2, "depth": depth, "width": width, "heads": heads}
+    assert round(size(DiT((32, 32, 4), 1000, **settings), 4) / 1e6) == millions
+    assert DiT((32, 32, 4), 1000, patch=2) == DiT((32, 32, 4), 1000, patch=2, depth=12, width=384, heads=6)
+
+
+@pytest.mark.parametrize(
+    ("depth", "width", "heads", "start", "bottleneck", "millions"),
+    [(12, 768, 12, 4, 128, 131), (24, 1024, 16, 8, 128, 459), (32, 1280, 16, 10, 256, 952)],
+)
+def test_jit_has_the_sizes_of_the_paper(depth, width, heads, start, bottleneck, millions):
+    settings = {"patch": 16, "depth": depth, "width": width, "heads": heads, "bottleneck": bottleneck}
+    module = JiT((256, 256, 3), 1000, **settings, context=32, context_start=start)
+    assert round(size(module, 3) / 1e6) == millions
+
+
+def test_swiglu_has_as_many_parameters_as_gelu():
+    x = jnp.zeros((1, 2, 48))
+    sizes = [
+        tree.size(jax.eval_shape(lambda kind=kind: transformer.MLP(192, kind).init(KEY, x, False)))
+        for kind in transformer.MLPS
+    ]
+    assert abs(sizes[0] - sizes[1]) < 0.01 * sizes[0]
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4, 7, 8, 37, 40, 96, 120, 128, 136, 240, 256, 1024])
+def test_groups_divide_the_channels(channels):
+    groups = convolutional.norm_groups(channels)
+    assert channels % groups == 0 and groups <= 32 and (groups == 1 or channels // groups >= 4)
+    if channels in (128, 256, 1024):
+        assert groups == 32
+
+
+# What the result depends on.
+
+
+def depends(module, index, arguments, change):
+    """Whether changing the last image's argument number ``index`` changes its result; no other's may change."""
+    variables = parameters(module, *arguments)
+    first = result(module, variables, *arguments)
+    changed = [a if i != index else change(a) for i, a in enumerate(arguments)]
+    second = result(module, variables, *changed)
+    np.testing.assert_allclose(first[:-1], second[:-1], rtol=0, atol=1e-5 * np.abs(first).max())
+    return np.abs(first[-1] - second[-1]).max() > 1e-3 * np.abs(first).max()
+
+
+def last(function):
+    return lambda a: a.at[-1].set(function(a[-1]))
+
+
+def second_number(a):
+    return a.at[-1, 1].add(0.3)
+
+
+def extra_channel(a):
+    return a.at[-1, ..., -1].add(1.0)
+
+
+CHANGES = {
+    "image": (0, last(lambda a: a + 0.5)),
+    "extra channel": (0, extra_channel),
+    "first number": (1, last(lambda a: a.at[0].add(0.3))),
+    "second number": (1, second_number),
+    "label": (2, last(lambda a: a * 0)),
+    "no label": (2, last(lambda a: a * 0 + 3)),
+    "augmentation": (3, last(lambda a: a + 1.0)),
+}
+
+
+@pytest.mark.parametrize("name", DENOISERS)
+def test_each_image_depends_on_all_that_is_said_of_it_and_on_no_other_image(name):
+    module, arguments = build(name), inputs(numbers=2, extra=1)
+    assert all(depends(module, index, arguments, change) for index, change in CHANGES.values())
+
+
+class Careless(nn.Module):
+    """A network that forgets part of what it is told, or mixes the images of a batch."""
+
+    forgets: str = ""
+
+    @nn.compact
+    def __call__(self, x, noise, label, augment, *, train):
+        if self.forgets == "second number":
+            noise = noise[:, :1]
+        if self.forgets == "augmentation":
+            augment = None
+        if self.forgets == "extra channel":
+            x = x[..., :1]
+        if self.forgets == "no label":
+            label = label % 3
+        if self.forgets == "others":
+            noise = noise + noise.mean(0)
+        return build("dit")(x, noise, label, augment, train=train)
+
+
+@pytest.mark.parametrize("forgets", ["second number", "augmentation", "extra channel", "no label"])
+def test_a_careless_network_is_found_out(forgets):
+    index, change = CHANGES[forgets]
+    arguments = inputs(numbers=2, extra=1)
+    if forgets == "no label":
+        change = last(lambda a: a * 0 + 3 + a % 3)  # for 2 it is 5, and 5 % 3 == 2
+    assert not depends(Careless(forgets), index, arguments, change)
+
+
+def test_a_network_that_mixes_images_is_found_out():
+    with pytest.raises(AssertionError, match="Not equal to tolerance"):
+        depends(Careless("others"), 1, inputs(numbers=2, extra=1), last(lambda a: a + 0.3))
+
+
+@pytest.mark.parametrize("name", DENOISERS)
+def test_labels_are_needed_with_classes_and_ignored_without(name):
+    x, noise, label, _ = inputs()
+    with pytest.raises(ValueError, match="3 classes and was given no labels"):
+        jax.eval_shape(lambda: build(name).init(KEY, x, noise, train=False))
+    unconditional = build(name, classes=0)
+    with_label, without = (shapes_of(unconditional, x, noise, given)[0] for given in (label, None))
+    assert with_label.keys() == without.keys()
+
+
+@pytest.mark.parametrize("name", DENOISERS)
+def test_the_result_is_zero_at_first_and_every_parameter_gets_a_gradient_later(name):
+    module, arguments = build(name), inputs()
+    variables = jax.jit(lambda: module.init(KEY, *arguments, train=False))()
+    assert not result(module, variables, *arguments).any()
+    variables = parameters(module, *arguments)
+    gradients = jax.jit(jax.grad(lambda v: jnp.sum(jnp.sin(module.apply(v, *arguments, train=False)))))(variables)
+    unused = [n for n, g in tree.named_leaves(gradients).items() if not jnp.abs(g).max() > 0]
+    assert not unused
+
+
+# Training only; memory; precision.
+
+
+@pytest.mark.parametrize("name", DENOISERS)
+def test_dropout_acts_in_training_only(name):
+    module, arguments = build(name, dropout=0.4), inputs()
+    variables = parameters(module, *arguments)
+    plain = result(module, variables, *arguments)
+    noisy = [
+        result(module, variables, *arguments, train=True, rngs={"dropout": jax.random.key(seed)}) for seed in (0, 0, 1)
+    ]
+    np.testing.assert_array_equal(noisy[0], noisy[1])
+    assert not np.allclose(noisy[0], noisy[2]) and not np.allclose(noisy[0], plain)
+    np.testing.assert_allclose(plain, result(build(name), variables, *arguments, train=True), rtol=1e-6)
+
+
+def same_with_remat(module, other, arguments):
+    variables = parameters(module, *arguments)
+
+    def both(module):
+        def loss(v):
+            return jnp.sum(jnp.sin(module.apply(v, *arguments, train=True, rngs={"dropout": KEY})))
+
+        return jax.jit(jax.value_and_grad(loss))(variables)
+
+    pairs = zip(*(jax.tree.leaves(both(m)) for m in (module, other)), strict=True)
+    return all(np.allclose(a, b, rtol=1e-3, atol=1e-4 * np.abs(a).max()) for a, b in pairs)
+
+
+@pytest.mark.parametrize("name", DENOISERS)
+def test_less_memory_leaves_parameters_and_gradients_alone(name):
+    arguments = inputs()
+    params, again = (shapes_of(build(name, remat=remat), *arguments)[0] for remat in (False, True))
+    assert {n: p.shape for n, p in params.items()} == {n: p.shape for n, p in again.items()}
+    assert same_with_remat(build(name, dropout=0.2), build(name, dropout=0.2, remat=True), arguments)
+
+
+def test_the_comparison_sees_other_gradients():
+    assert not same_with_remat(build("dit"), build("dit", qk_norm=False, norm="rms"), inputs())
+
+
+@pytest.mark.parametrize("name", DENOISERS)
+def test_half_precision_is_close(name):
+    arguments = inputs()
+    variables = parameters(build(name), *arguments)
+    exact, half = (result(build(name, dtype=dtype), variables, *arguments) for dtype in (None, jnp.bfloat16))
+    assert 0 < np.abs(exact - half).max() < 0.1 * np.abs(exact).max()
+
+
+# Parts: normalisation and attention.
+
+
+def gradients(op, *arguments):
+    out, pull = jax.vjp(op, *arguments)
+    return out, *pull(jnp.cos(jnp.arange(out.size, dtype=out.dtype)).reshape(out.shape))
+
+
+def agree(ours, theirs, *arguments, tolerance=1e-10):
+    """Whether values and all gradients agree."""
+    pairs = zip(gradients(ours, *arguments), gradients(theirs, *arguments), strict=True)
+    return all(a.shape == b.shape and np.allclose(a, b, rtol=0, atol=tolerance) for a, b in pairs)
+
+
+def flax_norm(groups, eps=1e-6):
+    module = nn.GroupNorm(groups, epsilon=eps, use_fast_variance=False, param_dtype=jnp.float64)
+    return lambda x, scale, bias: module.apply({"params": {"scale": scale, "bias": bias}}, x)
+
+
+def test_group_norm_equals_flax(x64):
+    arguments = (
+        2 + normal(0, 3, 4, 5, 12, dtype=np.float64),
+        normal(1, 12, dtype=np.float64),
+        normal(2, 12, dtype=np.float64),
+    )
+    for groups in (1, 3, 12):
+        ours = lambda x, s, b, groups=groups: group_norm(x, s, b, groups=groups)  # noqa: E731
+        assert agree(ours, flax_norm(groups), *arguments)
+        assert not agree(ours, flax_norm(2), *arguments)
+        assert not agree(ours, flax_norm(groups, eps=1e-5), *arguments)
+        by_image = (arguments[0], *(jnp.broadcast_to(a, (3, 12)) for a in arguments[1:]))
+        np.testing.assert_allclose(ours(*by_image), ours(*arguments), atol=1e-12)
+    with pytest.raises(ValueError, match="groups=5 does not divide 12 channels"):
+        group_norm(*arguments, groups=5)
+
+
+def test_group_norm_in_half_precision_has_statistics_in_float32():
+    x = 10 + normal(0, 2, 32, 32, 8, dtype=jnp.bfloat16)
+    one, zero = jnp.ones(8), jnp.zeros(8)
+    out = group_norm(x, one, zero, groups=2)
+    exact = group_norm(x.astype(jnp.float32), one, zero, groups=2)
+    assert out.dtype == jnp.bfloat16
+    np.testing.assert_allclose(out.astype(jnp.float32), exact, rtol=2**-7, atol=2**-7)
+
+
+def test_layer_and_rms_norm_equal_flax(x64):
+    x = 3 + normal(0, 2, 3, 8, dtype=np.float64)
+    layer = lambda x: nn.LayerNorm(use_bias=False, use_scale=False, use_fast_variance=False).apply({}, x)  # noqa: E731
+    rms = lambda x: nn.RMSNorm(use_scale=False).apply({}, x)  # noqa: E731
+    ours = {kind: lambda x, kind=kind: transformer.normalize(x, kind) for kind in transformer.NORMS}
+    assert agree(ours["layer"], layer, x) and agree(ours["rms"], rms, x)
+    assert not agree(ours["layer"], rms, x) and not agree(ours["rms"], layer, x)
+    assert transformer.normalize(x.astype(jnp.bfloat16), "layer").dtype == jnp.bfloat16
+
+
+def attention_by_definition(q, k, v, scale=None):
+    logits = jnp.einsum("bnhd,bmhd->bhnm", q, k) * (q.shape[-1] ** -0.5 if scale is None else scale)
+    return jnp.einsum("bhnm,bmhd->bnhd", jax.nn.softmax(logits), v)
+
+
+def test_attention_is_its_definition(x64):
+    q, k, v = (3 * normal(i, 2, n, 3, 4, dtype=np.float64) for i, n in enumerate((5, 6, 6)))
+    assert agree(attention, attention_by_definition, q, k, v)
+    assert not agree(attention, lambda q, k, v: attention_by_definition(q, k, v, scale=1.0), q, k, v)
+    assert not agree(attention, lambda q, k, v: attention_by_definition(q, k, v[:, ::-1]), q, k, v)
+    far = attention(1e4 * q, 1e4 * k, v)
+    np.testing.assert_allclose(far, attention_by_definition(1e4 * q, 1e4 * k, v), atol=1e-10)
+    with pytest.raises(ValueError, match="attention: needs q"):
+        attention(q, k, v[:, :5])
+
+
+def test_attention_in_half_precision_is_summed_in_float32():
+    one = jnp.ones((1, 1024, 2, 4), jnp.bfloat16)  # a bfloat16 sum of ones stops at 256
+    assert (attention(one, one, one) == 1).all() and attention(one, one, one).dtype == jnp.bfloat16
+
+
+def test_a_dense_layer_of_many_axes_equals_flax(x64):
+    x = normal(0, 2, 3, 4, 5, dtype=np.float64)
+    ours, theirs = Dense(6, param_dtype=jnp.float64), nn.Dense(6, param_dtype=jnp.float64)
+    params = ours.init(KEY, x)
+    assert jax.tree.map(jnp.shape, params) == jax.tree.map(jnp.shape, theirs.init(KEY, x))
+    assert agree(lambda x, k: ours.apply({"params": {"kernel": k, "bias": params["params"]["bias"]}}, x),
+                 lambda x, k: x @ k, x, params["params"]["kernel"])  # fmt: skip
+
+
+# Parts: embeddings.
+
+
+def test_positional_features_are_cosines_and_sines():
+    x = np.array([[0.0, 0.5], [3.0, -20.0]], np.float32)
+    for endpoint, lowest in ((True, 1e-4), (False, 1e-3)):
+        frequencies = np.geomspace(1, lowest, 4)
+        expected = np.concatenate([np.cos(x[..., None] * frequencies), np.sin(x[..., None] * frequencies)], -1)
+        np.testing.assert_allclose(positional(jnp.asarray(x), 8, endpoint=endpoint), expected, atol=1e-5)
+        assert not np.allclose(positional(jnp.asarray(x), 8, endpoint=not endpoint), expected, atol=1e-3)
+    features = noise_features(jnp.asarray(x), 8)
+    np.testing.assert_array_equal(features[:, 8:], noise_features(jnp.asarray(x[:, 1:]), 8))
+
+
+def test_fourier_features_have_fixed_gaussian_frequencies():
+    slope = jax.vmap(jax.jacobian(lambda x: fourier(x, 2000)))(jnp.zeros(1))[0, 1000:]  # d sin(2 pi f x) / dx at 0
+    frequencies = np.asarray(slope) / (2 * np.pi)
+    assert abs(frequencies.std() - 16) < 1 and abs(frequencies.mean()) < 2
+    np.testing.assert_array_equal(fourier(jnp.ones(1), 16), fourier(jnp.ones(1), 16))
+    assert fourier(jnp.ones(3), 16, scale=1.0).shape == (3, 16)
+
+
+def test_positions_of_a_grid_are_all_different_and_tell_row_and_column():
+    table = sincos_grid(3, 5, 8)
+    assert table.shape == (15, 8) and table.dtype == np.float32
+    grid = table.reshape(3, 5, 8)
+    assert (grid[:, :, :4] == grid[:1, :, :4]).all() and (grid[:, :, 4:] == grid[:, :1, 4:]).all()
+    waves = [wave(place * np.array([1.0, 0.01])) for place in (4, 2) for wave in (np.sin, np.cos)]
+    np.testing.assert_allclose(grid[2, 4], np.concatenate(waves), atol=1e-6)
+    assert len(np.unique(table.round(5), axis=0)) == 15
+
+
+def products_depend_on_distance(turns):
+    """Whether one query and key, turned to any two places of a 4x4 grid, have a product that is their offset's."""
+    q, k = (jnp.broadcast_to(normal(i, 8), (1, 16, 1, 8)) for i in (0, 1))
+    products = np.asarray(jnp.einsum("bnhd,bmhd->nm", rotate(q, turns), rotate(k, turns))).reshape(4, 4, 4, 4)
+    right = np.allclose(products[:, :3, :, :3], products[:, 1:, :, 1:], atol=1e-4)
+    down = np.allclose(products[:3, :, :3], products[1:, :, 1:], atol=1e-4)
+    return right and down and not np.allclose(products[0, 0], products[0, 0, 0, 0], atol=1e-2)
+
+
+def test_rotary_products_depend_on_the_distance_alone():
+    turns = jnp.asarray(rotary_grid(4, 4, 8))
+    assert products_depend_on_distance(turns)
+    assert not products_depend_on_distance(jnp.stack([turns[0], turns[0]]))
+    assert not products_depend_on_distance(turns**2)
+    assert not products_depend_on_distance(jnp.ones_like(turns) * jnp.array([1.0, 0.0])[:, None, None])  # no turns
+    before = rotary_grid(4, 4, 8, before=2)
+    np.testing.assert_array_equal(before[:, 2:], turns)
+    np.testing.assert_array_equal(before[:, :2], np.broadcast_to([[[1.0]], [[0.0]]], (2, 2, 4)))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: positional(jnp.ones(1), 5), "channels=5 must be even and at least 4"),
+        (lambda: fourier(jnp.ones(1), 0), "channels=0 is too small"),
+        (lambda: noise_features(jnp.ones(2), 4), r"must have the shape \[B, K\]"),
+        (lambda: noise_features(jnp.ones((2, 1)), 4, "learned"), "accepted: positional, fourier"),
+        (lambda: sincos_grid(2, 2, 6), "divisible by 4, got 6"),
+        (lambda: rotary_grid(2, 2, 6), "divisible by 4, got 6"),
+    ],
+)  # fmt: skip
+def test_embeddings_that_do_not_fit_raise_one_line(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+# Parts: the blocks by their definition.
+
+
+def perturbed(module, *arguments):
+    variables = jax.jit(lambda: module.init(KEY, *arguments, False))()
+    rng = np.random.default_rng(1)
+    return jax.tree.map(lambda p: p + jnp.asarray(0.2 * rng.normal(size=p.shape), p.dtype), variables)
+
+
+def affine(x, part):
+    return x @ part["kernel"] + part["bias"]
+
+
+def plain_conv(x, part):
+    dims = ("NHWC", "HWIO", "NHWC")
+    return lax.conv_general_dilated(x, part["kernel"], (1, 1), "SAME", dimension_numbers=dims) + part["bias"]
+
+
+def norm_of(x, part):
+    return nn.GroupNorm(convolutional.norm_groups(x.shape[-1]), epsilon=1e-6).apply({"params": part}, x)
+
+
+def multi_head(n, part, heads):
+    qkv = affine(n, part).reshape(*n.shape[:2], 3, heads, -1)
+    return attention_by_definition(*(qkv[:, :, i] for i in range(3))).reshape(n.shape)
+
+
+def unet_block(p, x, emb, resample, adaptive, heads, skip_scale):
+    """Karras et al. 2022, figure 5 and table 7, with the library's own operations."""
+    B, H, W, _ = x.shape
+
+    def resize(x):
+        if resample == "down":
+            return x.reshape(B, H // 2, 2, W // 2, 2, -1).mean((2, 4))
+        return x.repeat(2, 1).repeat(2, 2) if resample == "up" else x
+
+    h = plain_conv(resize(nn.silu(norm_of(x, p["norm_in"]))), p["conv_in"])
+    said = affine(emb, p["emb"])[:, None, None]
+    if adaptive:
+        scale, shift = jnp.split(said, 2, -1)
+        h = nn.silu(norm_of(h, p["norm_out"]) * (1 + scale) + shift)
+    else:
+        h = nn.silu(norm_of(h + said, p["norm_out"]))
+    h = plain_conv(h, p["conv_out"])
+    x = affine(resize(x), p["skip"]) if "skip" in p else x
+    x = (x + h) * skip_scale
+    if heads:
+        tokens = norm_of(x, p["norm_attention"]).reshape(B, -1, x.shape[-1])
+        x = (x + affine(multi_head(tokens, p["qkv"], heads), p["attention_out"]).reshape(x.shape)) * skip_scale
+    return x
+
+
+def unet_block_error(features=8, resample="", adaptive=False, heads=0, skip_scale=0.5, broken=None, swap=False):
+    """Largest relative difference from the definition, of which ``broken`` and ``swap`` change a part."""
+    x, emb = normal(0, 2, 4, 6, 8), normal(1, 2, 5)
+    module = convolutional.Block(features, resample, "plain", heads, adaptive, skip_scale)
+    variables = perturbed(module, x, emb)
+    params = dict(variables["params"])
+    if swap:  # shift for scale
+        params["emb"] = jax.tree.map(lambda leaf: jnp.roll(leaf, features, -1), params["emb"])
+    settings = {"resample": resample, "adaptive": adaptive, "heads": heads, "skip_scale": skip_scale}
+    expected = unet_block(params, x, emb, **{**settings, **(broken or {})})
+    return np.abs(module.apply(variables, x, emb, False) - expected).max() / np.abs(expected).max()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"features": 12, "heads": 3}, {"resample": "up"}, {"resample": "up", "features": 4, "adaptive": True},
+     {"resample": "down"}, {"resample": "down", "features": 16, "heads": 2, "skip_scale": 1.0}],
+)  # fmt: skip
+def test_the_block_of_the_unet_is_its_definition(settings):
+    assert unet_block_error(**settings) < 1e-5
+
+
+def test_the_definition_rejects_broken_blocks():
+    assert unet_block_error(adaptive=True, heads=2) < 1e-5
+    assert unet_block_error(adaptive=True, heads=2, swap=True) > 1e-2
+    assert unet_block_error(adaptive=True, heads=2, broken={"heads": 1}) > 1e-2
+    assert unet_block_error(adaptive=True, heads=2, broken={"skip_scale": 0.4}) > 1e-2
+
+
+def dit_block(p, x, emb, heads, norm=True, gate=True):
+    """Peebles & Xie 2023, figure 3 (right), with the library's own operations."""
+    scale_1, shift_1, gate_1, scale_2, shift_2, gate_2 = jnp.split(affine(emb, p["modulation"])[:, None], 6, -1)
+    normalize = nn.LayerNorm(use_bias=False, use_scale=False) if norm else (lambda x: x)
+    n = normalize.apply({}, x) if norm else x
+    h = affine(multi_head(n * (1 + scale_1) + shift_1, p["attention"]["qkv"], heads), p["attention"]["out"])
+    x = x + (gate_1 if gate else 1) * h
+    n = normalize.apply({}, x) if norm else x
+    h = affine(nn.gelu(affine(n * (1 + scale_2) + shift_2, p["mlp"]["in"])), p["mlp"]["out"])
+    return x + (gate_2 if gate else 1) * h
+
+
+def test_the_block_of_the_transformer_is_its_definition_and_at_first_the_identity():
+    x, emb = normal(0, 2, 5, 8), normal(1, 2, 8)
+    module = transformer.Block(2, 16)
+    start = module.init(KEY, x, emb, None, False)
+    np.testing.assert_array_equal(module.apply(start, x, emb, None, False), x)
+    variables = perturbed(module, x, emb, None)
+    out = module.apply(variables, x, emb, None, False)
+    np.testing.assert_allclose(out, dit_block(variables["params"], x, emb, 2), rtol=1e-4, atol=1e-4)
+    for broken in ({"heads": 1}, {"heads": 2, "norm": False}, {"heads": 2, "gate": False}):
+        assert not np.allclose(out, dit_block(variables["params"], x, emb, **broken), rtol=1e-2, atol=1e-2)
+
+
+def test_the_residual_block_passes_its_input_on_at_first():
+    x, emb = normal(0, 2, 4, 4, 8), normal(1, 2, 5)
+    for heads, factor in ((0, 0.5), (2, 0.25)):
+        module = convolutional.Block(8, heads=heads, skip_scale=0.5)
+        np.testing.assert_allclose(module.apply(module.init(KEY, x, emb, False), x, emb, False), factor * x, rtol=1e-6)
+
+
+# Settings.
+
+
+def knows_positions(module):
+    """Whether moving the patches of an image does more than move the result's."""
+    x, noise, label, _ = inputs((8, 8, 1))
+    variables = parameters(module, x, noise, label)
+    out, moved = (result(module, variables, a, noise, label) for a in (x, jnp.roll(x, 4, axis=1)))
+    return not np.allclose(np.roll(out, 4, axis=1), moved, rtol=0, atol=1e-3 * np.abs(out).max())
+
+
+@pytest.mark.parametrize("positions", transformer.POSITIONS)
+def test_transformers_know_positions(positions, monkeypatch):
+    module = build("dit", (8, 8, 1), positions=positions)
+    assert knows_positions(module)
+    monkeypatch.setattr(transformer, "sincos_grid", lambda H, W, D: np.zeros((H * W, D), np.float32))
+    monkeypatch.setattr(transformer, "rotary_grid", lambda H, W, D: rotary_grid(1, 1, D, before=H * W - 1))
+    assert not knows_positions(module)
+
+
+@pytest.mark.parametrize(
+    "options", [{"norm": "rms"}, {"mlp": "swiglu"}, {"positions": "rope"}, {"qk_norm": True}, {"mlp_ratio": 2.0}]
+)
+def test_every_option_of_the_transformer_changes_it(options):
+    arguments = inputs()
+    plain, other = build("dit"), build("dit", **options)
+    params, again = (shapes_of(module, *arguments)[0] for module in (plain, other))
+    if {n: p.shape for n, p in params.items()} == {n: p.shape for n, p in again.items()}:
+        variables = parameters(plain, *arguments)
+        first, second = (result(module, variables, *arguments) for module in (plain, other))
+        assert not np.allclose(first, second, rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"embedding": "fourier"}, {"adaptive_scale": True}, {"skip_scale": 1.0}, {"resampling": "fir"}, {"patch": 2},
+     {"attention": (8,)}, {"heads": 2}, {"head_channels": 4}],
+)  # fmt: skip
+def test_every_option_of_the_unet_changes_it(options):
+    arguments = inputs()
+    plain, other = build("unet"), build("unet", **options)
+    params, again = (shapes_of(module, *arguments)[0] for module in (plain, other))
+    if {n: p.shape for n, p in params.items()} == {n: p.shape for n, p in again.items()}:
+        variables = parameters(plain, *arguments)
+        first, second = (result(module, variables, *arguments) for module in (plain, other))
+        assert not np.allclose(first, second, rtol=1e-3, atol=1e-3)
+
+
+def test_heads_by_channels_are_heads_by_number():
+    arguments = inputs()
+    variables = parameters(build("unet", heads=4), *arguments)
+    first, second = (result(build("unet", **o), variables, *arguments) for o in ({"heads": 4}, {"head_channels": 4}))
+    np.testing.assert_array_equal(first, second)
+
+
+def test_attention_stands_where_the_settings_say():
+    def attending(**options):
+        params, _ = shapes_of(UNet((28, 28, 1), 0, 8, (1, 2, 2), blocks=2, **options), *inputs((28, 28, 1))[:2])
+        return sorted(name.removesuffix("/qkv/kernel") for name in params if name.endswith("qkv/kernel"))
+
+    assert attending() == ["middle_0"]
+    assert attending(attention=(14,)) == ["decoder_1_2", "encoder_1_0", "encoder_1_1", "middle_0"]
+
+
+def test_jit_has_a_bottleneck_and_class_tokens():
+    x, noise, label, _ = inputs()
+    params, _ = shapes_of(build("jit"), x, noise, label)
+    assert params["bottleneck/kernel"].shape == (16, 4) and "bottleneck/bias" not in params
+    assert params["embed/kernel"].shape == (4, 16) and params["context"].shape == (3, 16)
+    assert "context" not in shapes_of(build("jit", classes=0), x, noise)[0]
+    settings = {**TINY["jit"], "bottleneck": 0, "context": 0}
+    params, _ = shapes_of(JiT((8, 12, 1), 3, **settings), x, noise, label)
+    assert params["embed/kernel"].shape == (16, 16) and not {"context", "bottleneck/kernel"} & set(params)
+
+
+def test_dropout_of_jit_is_in_the_middle_half():
+    arguments = inputs()
+    for depth, noisy in ((4, True), (1, False)):  # of one block, none is in the middle half
+        module = JiT((8, 12, 1), 3, **{**TINY["jit"], "depth": depth, "context_start": 0}, dropout=0.5)
+        variables = parameters(module, *arguments)
+        first, second = (
+            result(module, variables, *arguments, train=True, rngs={"dropout": jax.random.key(s)}) for s in (0, 1)
+        )
+        assert np.allclose(first, second) != noisy
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: UNet((28, 28, 1), multipliers=(1, 2, 2, 2)), "28x28 does not fit 4 multipliers .* multiples of 8"),
+        (lambda: UNet((28, 28, 1), attention=(16,)), r"attention=\(16,\): no grid has height 16; accepted: 28, 14, 7"),
+        (lambda: UNet((28, 28, 1), width=7), "width=7 does not fit; accepted: an even number from 4"),
+        (lambda: UNet((28, 28, 1), multipliers=()), "multipliers=0 is too small"),
+        (lambda: UNet((28, 28, 1), multipliers=(1, 0)), r"multipliers\[1\]=0 is too small"),
+        (lambda: UNet((28, 28, 1), heads=3), "heads=3 does not fit attention over 256 channels; accepted: a divisor"),
+        (lambda: UNet((28, 28, 1), head_channels=48), "head_channels=48 does not fit attention over 256 channels"),
+        (lambda: UNet((28, 28, 1), head_channels=-1), "head_channels=-1 does not fit"),
+        (lambda: UNet((28, 28, 1), embedding="learned"), "'learned' is unknown; accepted: positional, fourier"),
+        (lambda: UNet((28, 28, 1), resampling="bilinear"), "resampling='bilinear' is unknown; accepted: plain, fir"),
+        (lambda: UNet((28, 28, 1), dropout=1.0), "dropout=1.0 is out of range"),
+        (lambda: DiT((28, 28, 1), patch=8), "patch=8 does not fit images of 28x28; accepted: a divisor"),
+        (lambda: DiT((28, 28, 1), heads=5), "width=384 does not fit heads=5; accepted: a multiple of 20"),
+        (lambda: DiT((28, 28, 1), norm="batch"), "norm='batch' is unknown; accepted: layer, rms"),
+        (lambda: DiT((28, 28, 1), mlp="relu"), "mlp='relu' is unknown; accepted: gelu, swiglu"),
+        (lambda: DiT((28, 28, 1), positions="learned"), "positions='learned' is unknown; accepted: sincos, rope"),
+        (lambda: DiT((28, 28, 1), mlp_ratio=0.0), "mlp_hidden=0 is too small"),
+        (lambda: DiT((28, 28, 1), dropout=-0.1), "dropout=-0.1 is out of range"),
+        (lambda: JiT((28, 28, 1), bottleneck=-1), "bottleneck=-1 is out of range; accepted: at least 0"),
+        (lambda: JiT((28, 28, 1), context_start=12), "context_start=12 names no block; accepted: 0 to 11"),
+        (lambda: JiT((28, 28, 1), depth=0), "depth=0 is too small"),
+    ],
+)  # fmt: skip
+def test_settings_that_do_not_fit_raise_one_clear_line(call, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        call()
+    assert "\n" not in str(caught.value)
