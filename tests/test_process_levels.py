@@ -253,7 +253,8 @@ def test_grids_descend_from_the_start_to_the_end_of_the_path(made, path):
                 assert t.shape == (num,) and t.dtype == dtype
                 assert (np.diff(t) < 0).all() and (bounds[0] <= t).all() and (t <= bounds[1]).all()
                 np.testing.assert_allclose(t[0], first, **close)
-                np.testing.assert_allclose(t[-1], last if num > 1 else first, **close)
+                end = max(last, first / num) if isinstance(made, grids.EvenGrid) else last
+                np.testing.assert_allclose(t[-1], end if num > 1 else first, **close)
             np.testing.assert_allclose(jax.jit(lambda: made.points(path, 18))(), made.points(path, 18), **close)
     with pytest.raises(ValueError, match="num=0 is too small; accepted: at least 1"):
         made.points(path, 0)
@@ -273,6 +274,8 @@ def check_grids(table):
         lam = 0.5 * np.asarray(path.log_snr(table["log_snr"]().points(path, 7)))
         np.testing.assert_allclose(np.diff(lam, 2), 0.0, atol=1e-8)
         np.testing.assert_allclose(np.diff(table["uniform"]().points(path, 7), 2), 0.0, atol=1e-9)
+        even = path.t_max * (1.0 - np.arange(7) / 7)
+        np.testing.assert_allclose(table["even"]().points(path, 7), even, rtol=1e-9)
         np.testing.assert_allclose(np.diff(np.sqrt(table["quadratic"]().points(path, 7)), 2), 0.0, atol=1e-9)
     # Esser et al. 2024, eq. 23: t' = shift t / (1 + (shift - 1) t) of an even grid.
     for shift in (3.0, 0.5):
@@ -296,6 +299,7 @@ def placing(name, points):
 
 
 BROKEN_GRIDS = {
+    "no_last_step": placing("even", lambda s, p, n: GRIDS["uniform"]().points(p, n)),
     "one_more": placing("karras", lambda s, p, n: grids.KarrasGrid.points(s, p, n + 1)[:n]),
     "rho": placing("karras", lambda s, p, n: GRIDS["karras"](5.0, s.sigma_min, s.sigma_max).points(p, n)),
     "settings_ignored": placing("karras", lambda s, p, n: GRIDS["karras"](s.rho).points(p, n)),

@@ -26,7 +26,7 @@ def get_config(arg=None):
         "levels": {"name": "logit_normal", "mean": 0.0, "std": 1.0},
         "weighting": {"name": "velocity"},
         "sampler": {"name": "heun", "num_steps": 32},
-        "grid": {"name": "uniform"},
+        "grid": {"name": "even"},
         "conditional": True,
         "label_dropout": 0.1,
         "guidance_scale": 1.5,

@@ -33,7 +33,7 @@ def get_config(arg=None):
         "levels": {"name": "logit_normal", "mean": 0.8, "std": 0.8},
         "weighting": {"name": "velocity", "min_sigma": 0.05},
         "sampler": {"name": "heun", "num_steps": 25},
-        "grid": {"name": "uniform"},
+        "grid": {"name": "even"},
         "conditional": True,
         "label_dropout": 0.1,
         "guidance_scale": 1.0,

@@ -24,7 +24,7 @@ def get_config(arg=None):
         "prediction": {"name": "velocity"},
         "levels": {"name": "logit_normal", "mean": -0.4, "std": 1.0},
         "sampler": {"name": "flow_map", "num_steps": 1},
-        "grid": {"name": "uniform"},
+        "grid": {"name": "even"},
         "conditional": True,
         "label_dropout": 0.0,
         "guidance_scale": 1.0,

@@ -1,6 +1,6 @@
 """Paths from data to noise, what a network predicts on them, training levels with weights, and sampling grids."""
 
-from genjax.processes.grids import KarrasGrid, LogSNRGrid, QuadraticGrid, ShiftedGrid, UniformGrid
+from genjax.processes.grids import EvenGrid, KarrasGrid, LogSNRGrid, QuadraticGrid, ShiftedGrid, UniformGrid
 from genjax.processes.levels import (
     P2,
     Discrete,
@@ -39,6 +39,7 @@ WEIGHTINGS = {
 GRIDS = {
     "karras": KarrasGrid,
     "uniform": UniformGrid,
+    "even": EvenGrid,
     "quadratic": QuadraticGrid,
     "shifted": ShiftedGrid,
     "log_snr": LogSNRGrid,

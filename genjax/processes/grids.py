@@ -37,6 +37,18 @@ class UniformGrid(Grid):
 
 
 @dataclasses.dataclass(frozen=True)
+class EvenGrid(Grid):
+    """``num`` steps of one length in t, the one to clean data at t = 0 among them: t_max, ..., t_max / num.
+
+    The usual grid of flow matching (Lipman et al. 2023; Liu et al. 2023). ``UniformGrid`` puts its last point at t_min,
+    which leaves a step of no length where there are few.
+    """
+
+    def points(self, path: Path, num: int) -> Array:
+        return _clipped(path, _spaced(path.t_max, path.t_max / max(num, 1), num))
+
+
+@dataclasses.dataclass(frozen=True)
 class QuadraticGrid(Grid):
     """Evenly spaced in sqrt(t), denser at small t (DDIM, appendix D.2)."""
 
