@@ -669,7 +669,7 @@ def test_dropout_of_jit_is_in_the_middle_half():
         (lambda: DiT((28, 28, 1), mlp_ratio=0.0), "mlp_hidden=0 is too small"),
         (lambda: DiT((28, 28, 1), dropout=-0.1), "dropout=-0.1 is out of range"),
         (lambda: JiT((28, 28, 1), bottleneck=-1), "bottleneck=-1 is out of range; accepted: at least 0"),
-        (lambda: JiT((28, 28, 1), context_start=12), "context_start=12 names no block; accepted: 0 to 11"),
+        (lambda: JiT((28, 28, 1), 10, context_start=12), "context_start=12 names no block; accepted: 0 to 11"),
         (lambda: JiT((28, 28, 1), depth=0), "depth=0 is too small"),
     ],
 )  # fmt: skip

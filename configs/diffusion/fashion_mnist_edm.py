@@ -2,6 +2,8 @@
 
 python -m experiments.train --config=configs/diffusion/fashion_mnist_edm.py:accelerator=cpu --workdir=runs/edm
 
+Expected: loss 0.190 on 2,000 test images, Frechet distance 0.036 of 1,000 samples in the features of fashion_mnist_cnn
+(0.006 for training images), 84% of the samples of the class asked for (seed 0); 25 min of one CPU core.
 Paper: Karras et al. 2022, Elucidating the design space of diffusion-based generative models, table 1.
 """
 

@@ -64,7 +64,7 @@ class JiT(nn.Module):
         for name in ("bottleneck", "context"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)} is out of range; accepted: at least 0")
-        if self.context and not 0 <= self.context_start < self.depth:
+        if self.num_classes and self.context and not 0 <= self.context_start < self.depth:
             raise ValueError(f"context_start={self.context_start} names no block; accepted: 0 to {self.depth - 1}")
 
     @nn.compact

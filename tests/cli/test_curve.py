@@ -136,7 +136,10 @@ def check_files(flow, classifier, tmp_path):
     record = read(flow / "curve" / "curve.json")
     (cell,) = record["cells"]
     assert (cell["sampler"], cell["num_steps"], cell["evaluations"]) == ("euler", 1, 2)
-    assert record["settings"] == {"model.guidance_scale": 2} and record["grid"] == "uniform"
+    assert (
+        record["settings"] == {"model.guidance_scale": 2}
+        and record["grid"] == read(flow / "config.json")["model"]["grid"]["name"]
+    )
     assert record["judge"]["classifier"]["run"] == classifier.name and record["judge"]["samples"] == 20
     with Image.open(flow / "curve" / "curve.png") as image:
         assert min(image.size) > 100
