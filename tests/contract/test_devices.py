@@ -54,7 +54,7 @@ def compare(name: str, streamed: bool) -> None:
 
 @pytest.mark.slow
 def test_eight_devices_make_the_steps_of_one():
-    names = ["vae-bernoulli", "classifier-resnet", "gan-two-discriminator-updates"]
+    names = ["vae-bernoulli", "classifier-resnet", "gan-two-discriminator-updates", "diffusion-dit"]
     assert {name.partition("-")[0] for name in names} == set(FAMILIES)
     root = Path(__file__).resolve().parents[2]
     flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={DEVICES}"
