@@ -104,7 +104,8 @@ def dynamic_settings(config: Mapping[str, Any]) -> tuple[str, ...]:
     optim = config["optim"]
     parts = ["optim"] if "name" in optim else [f"optim.{network}" for network in optim]
     rates = [f"{part}.learning_rate" for part in parts]
-    return ("seed", *rates, *(f"model.{name}" for name in _family_entry(config["model"]).hparams))
+    entry = _family_entry(config["model"])
+    return ("seed", *rates, *(f"model.{name}" for name in _call_known(entry.hparams, options=config["model"])))
 
 
 def with_sampling(config: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,9 @@ Environment variables:
 
 from __future__ import annotations
 
+import gc
 import os
+import sys
 
 import hypothesis
 import pytest
@@ -31,3 +33,12 @@ def pytest_configure(config: pytest.Config) -> None:
 # A new shape compiles a new program, so examples are few, have no deadline, and are the same in every run.
 hypothesis.settings.register_profile("genjax", deadline=None, max_examples=20, derandomize=True)
 hypothesis.settings.load_profile("genjax")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _forget_programs():
+    """Each compiled program keeps memory mapped, and the system allows a process some 65,000 mappings."""
+    yield
+    if "jax" in sys.modules:
+        sys.modules["jax"].clear_caches()
+        gc.collect()

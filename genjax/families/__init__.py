@@ -24,8 +24,8 @@ class Entry:
       parts: for each of them that is named from another table, that table; one with a default may be left out.
       network_arguments: ``(spec, model options it names) -> arguments`` that the data decides; each network takes
         those it knows.
-      hparams: those of its keyword arguments that live in ``state.hparams``: members of a population may differ in
-        them without another program.
+      hparams: ``(model options it names) -> names`` of those of its keyword arguments that live in ``state.hparams``:
+        members of a population may differ in them without another program.
       batches_per_step: ``(model options it names) -> batches`` of the config's size that one step consumes.
       sampling: those of its keyword arguments that act on sampling alone, so that a trained run may have others.
     """
@@ -34,7 +34,7 @@ class Entry:
     networks: Mapping[str, Mapping[str, type]]
     network_arguments: Callable[..., dict[str, Any]]
     parts: Mapping[str, Mapping[str, Callable[..., Any]]] = dataclasses.field(default_factory=dict)
-    hparams: tuple[str, ...] = ()
+    hparams: Callable[..., tuple[str, ...]] = lambda: ()
     batches_per_step: Callable[..., int] = lambda: 1
     sampling: tuple[str, ...] = ()
 
@@ -47,7 +47,7 @@ FAMILIES = {
         gan.network_arguments,
         batches_per_step=gan.batches_per_step,
     ),
-    "vae": Entry(vae.vae, {"network": AUTOENCODERS}, vae.network_arguments, hparams=("beta",)),
+    "vae": Entry(vae.vae, {"network": AUTOENCODERS}, vae.network_arguments, hparams=lambda: ("beta",)),
     "diffusion": Entry(
         diffusion.diffusion,
         {"network": DENOISERS},
@@ -61,7 +61,7 @@ FAMILIES = {
             "sampler": SAMPLERS,
             "grid": GRIDS,
         },
-        hparams=("label_dropout",),
+        hparams=diffusion.dynamic_settings,
         sampling=("sampler", "grid", "guidance_scale", "guidance_interval"),
     ),
 }

@@ -50,6 +50,11 @@ def network_arguments(spec: ImageSpec, conditional: bool = False) -> dict[str, A
     return {"image_shape": spec.shape, "num_classes": condition_classes(spec, conditional)}
 
 
+def dynamic_settings(conditional: bool = False) -> tuple[str, ...]:
+    """The settings that live in ``state.hparams``."""
+    return ("label_dropout",) if conditional else ()
+
+
 @dataclasses.dataclass(frozen=True)
 class Model:
     """A network and all that is done with it: one setting of every question that ``diffusion`` answers.
