@@ -93,7 +93,7 @@ def test_settings_are_those_of_the_configs():
     for name in ("multipliers", "attention", "adaptive_scale", "patch"):
         assert model.network[name] == getattr(unet(), name)
     parts = [model[name].name for name in ("objective", "path", "prediction", "levels", "weighting", "grid")]
-    assert parts == ["denoising", "linear", "velocity", "logit_normal", "velocity", "uniform"]
+    assert parts == ["denoising", "linear", "velocity", "logit_normal", "velocity", "even"]
     assert (model.conditional, model.label_dropout) == (True, workload.LABEL_DROPOUT)
     assert workload.AVERAGE_LENGTH in model.ema_lengths
     for name, config in (("cnn", cnn), ("vae", vae)):

@@ -23,7 +23,7 @@ from genjax.families.gan import gan
 from genjax.families.vae import vae
 from genjax.networks import CNN, ConvVAE, Discriminator, Generator, UNet
 from genjax.objectives.denoising import Denoising
-from genjax.processes import Linear, LogitNormal, UniformGrid, Velocity, VelocityWeighting
+from genjax.processes import EvenGrid, Linear, LogitNormal, Velocity, VelocityWeighting
 from genjax.samplers import Euler
 from genjax.train.optim import adam
 from genjax.train.sharding import data_mesh, replicated, select_platform
@@ -75,7 +75,7 @@ def flow_matching(spec: ImageSpec, batch: int) -> Family:
         prediction=Velocity(),
         objective=Denoising(),
         sampler=Euler(num_steps=workload.EVALUATIONS["unet"]),
-        grid=UniformGrid(),
+        grid=EvenGrid(),
         levels=LogitNormal(),
         weighting=VelocityWeighting(),
         conditional=True,

@@ -122,7 +122,7 @@ class FlowMatching(Training):
             return x + (t_next - t) * average(x, t.expand(len(x)), label)
 
         self.loss, self.euler = compiled(loss), compiled(euler)
-        spaced = torch.linspace(1.0, T_MIN, EVALUATIONS["unet"], device=device)
+        spaced = torch.linspace(1.0, 1.0 / EVALUATIONS["unet"], EVALUATIONS["unet"], device=device)
         self.levels = torch.cat([spaced, torch.zeros(1, device=device)])
 
     def step(self, image: Tensor, label: Tensor) -> None:

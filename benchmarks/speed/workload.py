@@ -29,7 +29,7 @@ NETWORKS = {
 UNET_WIDTH, UNET_MULTIPLIERS, UNET_PATCH, UNET_ATTENTION = 48, (1, 2), 2, 7
 UNET_SKIP = 0.5**0.5  # factor of every sum of two branches
 LABEL_DROPOUT = 0.1  # share of the labels that the U-Net is not told
-T_MIN = 1e-3  # t runs from data at 0 to noise at 1; this is the least that is trained and sampled
+T_MIN = 1e-3  # t runs from data at 0 to noise at 1; this is the least that is trained
 AVERAGE_LENGTH, AVERAGE_EXPONENT = 0.05, 16.97  # of the U-Net's average: after t steps, step s weighs ~ s^16.97
 MATRIX = {"cpu": 2048, "gpu": 8192}  # size of the square matrices whose product is the machine's limit
 
