@@ -103,7 +103,7 @@ def test_what_is_listed_for_sampling_is_an_argument_of_the_family():
 
     for entry in FAMILIES.values():
         assert set(entry.sampling) <= set(inspect.signature(entry.constructor).parameters)
-        options = {name: True for name in inspect.signature(entry.hparams).parameters}
+        options = dict.fromkeys(inspect.signature(entry.hparams).parameters, True)
         assert not set(entry.sampling) & (
             set(entry.hparams(**options)) | set(entry.networks)
         )  # those are in the trained state
