@@ -39,6 +39,9 @@ hypothesis.settings.load_profile("genjax")
 def _forget_programs():
     """Each compiled program keeps memory mapped, and the system allows a process some 65,000 mappings."""
     yield
+    for benches in vars(sys.modules.get("tests.contract.checks", object)).values():
+        if hasattr(benches, "cache_clear"):
+            benches.cache_clear()
     if "jax" in sys.modules:
         sys.modules["jax"].clear_caches()
         gc.collect()
