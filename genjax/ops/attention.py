@@ -26,9 +26,10 @@ def attention(q_BNHD: jax.Array, k_BMHD: jax.Array, v_BMHD: jax.Array) -> jax.Ar
         raise ValueError(f"attention: needs q [B, N, heads, D] and k, v [B, M, heads, D], got {shapes}")
     wide = jnp.promote_types(q_BNHD.dtype, jnp.float32)
     q_BHND, k_BHMD, v_BHMD = (x.swapaxes(1, 2) for x in (q_BNHD, k_BMHD, v_BMHD))
+    q_BHND = (q_BHND.astype(wide) * D**-0.5).astype(q_BHND.dtype)
     logits_BHNM = jnp.einsum("bhnd,bhmd->bhnm", q_BHND, k_BHMD, preferred_element_type=wide)
     highest_BHN1 = lax.stop_gradient(jnp.max(logits_BHNM, axis=-1, keepdims=True))
-    weights_BHNM = jnp.exp((logits_BHNM - highest_BHN1) * D**-0.5)
+    weights_BHNM = jnp.exp(logits_BHNM - highest_BHN1)
     # Divided after the product, by one number a query: no other pass over all pairs, nor in the gradient.
     total_BHN1 = jnp.sum(weights_BHNM, axis=-1, keepdims=True)
     values_BHND = jnp.einsum("bhnm,bhmd->bhnd", weights_BHNM.astype(v_BMHD.dtype), v_BHMD, preferred_element_type=wide)

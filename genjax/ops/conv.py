@@ -208,8 +208,10 @@ def _image_tangent(x: jax.Array, kernel: jax.Array, window: _Window) -> jax.Arra
 
 def _kernel_tangent_of(kernel: Sequence[int], window: _Window) -> Any:
     """The fastest form by the shape of the kernel: what the taps see must not be many times the images."""
-    if window.lhs_dilation != (1, 1):
-        return _kernel_tangent_dilated
+    # On a CPU what each tap sees is copied, of the images but not of the cotangent: the one with fewer channels shall be.
+    narrows = kernel[2] > kernel[3] > _FEW_CHANNELS and window.stride == window.rhs_dilation == (1, 1)
+    if window.lhs_dilation != (1, 1) or narrows:
+        return _kernel_tangent_over_cotangent
     copies = math.prod(kernel[:2]) / math.prod(window.stride)  # of the images, in all taps
     if kernel[2] <= _FEW_CHANNELS or (copies <= _FEW_COPIES and window.stride != (1, 1)):
         return _patches_product
@@ -248,11 +250,11 @@ def _kernel_tangent(x: jax.Array, kernel: jax.Array, window: _Window) -> jax.Arr
     return y_HWBC.transpose(2, 0, 1, 3)
 
 
-def _kernel_tangent_dilated(x: jax.Array, kernel: jax.Array, window: _Window) -> jax.Array:
-    """The convolution as a linear map of the kernel, for dilated images, with stride and kernel dilation 1.
+def _kernel_tangent_over_cotangent(x: jax.Array, kernel: jax.Array, window: _Window) -> jax.Array:
+    """The convolution as a linear map of the kernel, with stride and kernel dilation 1; images may be dilated.
 
     Here the kernel is the image and the flipped x the kernel. The transpose then slides x over the cotangent, as the
-    kernel gradient of a strided convolution does, and no operand is filled up with zeros.
+    kernel gradient of a strided convolution does, and where images are dilated no operand is filled up with zeros.
     """
     x_HWBC = lax.rev(x.transpose(1, 2, 0, 3), (0, 1))
     kernel_OHWI = lax.rev(kernel.transpose(3, 0, 1, 2), (1, 2))
