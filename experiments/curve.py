@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from absl import flags
 
-from experiments import cli
+from experiments import cli, guide
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Work folder of the run, of family diffusion.")
 JUDGE = flags.DEFINE_string("judge", None, "Work folder of a classifier of the same images.")
@@ -55,7 +55,7 @@ def main() -> int:
     run = restore(WORKDIR.value, CHECKPOINT.value, ACCELERATOR.value, ema=EMA.value)
     if "sampler" not in run.plan.config["model"]:
         raise UserError(f"--workdir {WORKDIR.value} is a {run.plan.family.name}; accepted: a run of family diffusion")
-    run = run.with_settings(settings)
+    run = guide.guided(run.with_settings(settings), ACCELERATOR.value)
     samplers = list(dict.fromkeys(name.strip() for name in SAMPLERS.value))
     chosen = [cell for sampler in samplers for cell in tradeoff.cells(run, sampler, budgets)]
     if not chosen:
@@ -73,6 +73,7 @@ def main() -> int:
     record = {
         **{name: value for name, value in about.items() if name not in ("evaluators", "evaluations_per_sample")},
         "settings": settings,
+        **({"guide": run.guide.facts()} if run.guide else {}),
         "grid": run.plan.config["model"]["grid"]["name"],
         "device": f"{device.platform} ({device.device_kind})",
         "batch_size": min(run.plan.config["eval_batch_size"], NUM.value),

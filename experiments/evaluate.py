@@ -5,14 +5,15 @@
 Every evaluator of the stored config runs on the test split. --judge names the work folder of a classifier, which then
 says what classes the samples show and how far their features are from those of the test split. --set gives a setting
 that acts on sampling alone another value: --set=model.sampler.num_steps=4. --ema=0.08 uses the average of the
-weights that has this relative length, where checkpoints were kept (checkpoint.keep).
+weights that has this relative length, where checkpoints were kept (checkpoint.keep). --guide=runs/small moves the
+samples of a diffusion model away from those of a weaker one.
 """
 
 from __future__ import annotations
 
 from absl import flags
 
-from experiments import cli
+from experiments import cli, guide
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Work folder of the run.")
 CHECKPOINT = flags.DEFINE_string("checkpoint", "latest", "Which checkpoint: latest, best or a step.")
@@ -40,6 +41,7 @@ def main() -> int:
         raise UserError("--workdir is required; see --help")
     settings = cli.settings_of(SET.value)
     run = restore(WORKDIR.value, CHECKPOINT.value, ACCELERATOR.value, settings, EMA.value)
+    run = guide.guided(run, ACCELERATOR.value)
     evaluators = list(run.plan.evaluators)
     if JUDGE.value:
         from experiments.judge import judge
@@ -52,6 +54,8 @@ def main() -> int:
     record["training_seconds"] = round(run.seconds, 1)
     if settings:
         record["settings"] = settings
+    if run.guide:
+        record["guide"] = run.guide.facts()
     kept = {key: before[key] for key in ("finished",) if key in before}
     write_json(run.workdir.evaluation, record | kept)
     for name, image in report.images.items():

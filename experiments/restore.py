@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from genjax import build
-from genjax.families.base import TrainState
+from genjax.families.base import GUIDE, Family, TrainState
 from genjax.io.checkpoint import Which
 from genjax.io.workdir import Workdir
 from genjax.train.compilation import use_cache
@@ -20,6 +20,20 @@ from genjax.train.posthoc import rebuild
 from genjax.train.sharding import data_mesh, select_platform
 from genjax.train.steps import Functions, Trainer, compile_functions
 from genjax.types import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Guide:
+    """A weaker model, whose state is in ``Restored.state.frozen``, and how far samples are moved away from its own."""
+
+    family: Family
+    scale: float
+    run: str
+    step: int
+
+    def facts(self) -> dict[str, Any]:
+        """For records."""
+        return {"run": self.run, "step": self.step, "scale": self.scale}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +47,7 @@ class Restored:
     functions: Functions
     seconds: float  # of training until this checkpoint
     ema: Mapping[str, Any] | None = None  # what rebuilt averages are made of, None where they are the stored ones
+    guide: Guide | None = None
 
     def with_settings(self, settings: Mapping[str, Any]) -> Restored:
         """The same state with other settings for sampling, by dotted name (``build.with_sampling``).
@@ -42,7 +57,37 @@ class Restored:
         """
         config = build.with_sampling(self.plan.config, settings)
         family = build.family(config, self.plan.train.spec, self.plan.total_steps)
-        plan = dataclasses.replace(self.plan, config=config, family=family)
+        plain = dataclasses.replace(self, plan=dataclasses.replace(self.plan, config=config))
+        return plain._of(family)
+
+    def guided_by(self, weak: Restored, scale: float) -> Restored:
+        """The same state with samples moved away from those of ``weak`` (autoguidance).
+
+        Raises:
+          UserError: the two don't fit together.
+        """
+        path, family, other = weak.workdir.path, self.plan.family, weak.plan.family
+        if family.guided is None:
+            raise UserError(f"--guide: a {family.name} can't be guided; accepted: a run of family diffusion")
+        if other.denoise is None:
+            raise UserError(f"--guide={path} is a {other.name}; accepted: a run of family diffusion")
+        if family.spec.shape != other.spec.shape:
+            raise UserError(f"--guide={path} makes images of {other.spec.shape}; accepted: {family.spec.shape}")
+        if other.conditional and family.spec.classes != other.spec.classes:
+            known = f"{other.spec.classes} classes; accepted: {family.spec.classes}, or a model without labels"
+            raise UserError(f"--guide={path} knows {known}")
+        state = self.state.replace(frozen={**self.state.frozen, GUIDE: weak.state.replace(opt={})})
+        guide = Guide(other, scale, path.resolve().name, int(weak.state.step))
+        return dataclasses.replace(self, state=state, guide=guide)._of(family)
+
+    def _of(self, family: Family) -> Restored:
+        """With the functions of another family, guided as this one is."""
+        if self.guide is not None and family.guided is not None:
+            try:
+                family = family.guided(self.guide.family, self.guide.scale)
+            except ValueError as error:
+                raise UserError(f"--guide: {error}") from error
+        plan = dataclasses.replace(self.plan, family=family)
         return dataclasses.replace(self, plan=plan, functions=compile_functions(family))
 
 

@@ -6,14 +6,15 @@ Writes a grid (PNG) and the images (uint8 [num, H, W, C] in an .npz) to <workdir
 i and its label alone. --labels are class numbers or names, repeated to --num; without them a conditional model shows
 every class in turn. --set gives a setting that acts on sampling alone another value, which then is in the files' names:
 --set=model.sampler.num_steps=4. --ema=0.08 draws with the average of the weights that has this relative length, where
-checkpoints were kept (checkpoint.keep).
+checkpoints were kept (checkpoint.keep). --guide=runs/small moves the samples of a diffusion model away from those of a
+weaker one.
 """
 
 from __future__ import annotations
 
 from absl import flags
 
-from experiments import cli
+from experiments import cli, guide
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Work folder of the run.")
 NUM = flags.DEFINE_integer("num", 64, "How many images.")
@@ -53,6 +54,7 @@ def main() -> int:
     if NUM.value < 1:
         raise UserError(f"--num={NUM.value}: accepted: a whole number from 1")
     run = restore(WORKDIR.value, CHECKPOINT.value, ACCELERATOR.value, cli.settings_of(SET.value), EMA.value)
+    run = guide.guided(run, ACCELERATOR.value)
     context = context_of(run.plan, run.functions, run.state, run.mesh)
     labels = context.default_labels(NUM.value)
     if LABELS.value:
@@ -67,7 +69,8 @@ def main() -> int:
     folder = run.workdir.path / "samples" if OUT.value is None else OUT.value
     changed = "".join(f"_{given.removeprefix('config.').removeprefix('model.')}" for given in SET.value)
     average = "" if EMA.value is None else f"_ema={EMA.value:g}"
-    stem = f"{folder}/step{int(run.state.step)}_seed{SEED.value}{average}{changed}"
+    weaker = "" if run.guide is None else f"_guide={run.guide.run},{run.guide.step},{run.guide.scale:g}"
+    stem = f"{folder}/step{int(run.state.step)}_seed{SEED.value}{average}{changed}{weaker}"
     columns = context.spec.classes if run.plan.family.conditional and not LABELS.value else None
     save_png(f"{stem}.png", grid(images, columns=columns))
     arrays = {"images": images, **({"labels": labels} if run.plan.family.conditional else {})}

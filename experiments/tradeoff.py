@@ -116,9 +116,12 @@ def page(rows: Sequence[Row], record: Mapping[str, Any]) -> str:
     judge = record["judge"]
     classifier = judge["classifier"]
     settings = ", ".join(f"{name}={value}" for name, value in record["settings"].items())
+    more = f", {settings}" if settings else ""
+    if weak := record.get("guide"):
+        more += f", guided by {weak['run']} (step {weak['step']}) at {weak['scale']:g}"
     lines = [
         f"Quality against network evaluations: {judge['samples']} samples (seed {judge['seed']}) of step "
-        f"{record['step']}, {record['weights']} weights, grid {record['grid']}{f', {settings}' if settings else ''}, "
+        f"{record['step']}, {record['weights']} weights, grid {record['grid']}{more}, "
         f"compared with {judge['examples']} test images in the {judge['feature_dims']} features of "
         f"{classifier['run']} ({classifier['network']}, step {classifier['step']})."
         + (f" Training images: {judge[_TRAINING]:.4g}." if _TRAINING in judge else "")

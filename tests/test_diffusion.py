@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from genjax import rng
+from genjax.families.base import GUIDE
 from genjax.families.diffusion import NETWORK, diffusion
 from genjax.objectives import Denoising
 from genjax.processes import GRIDS, LEVELS, PATHS, PREDICTIONS, WEIGHTINGS
@@ -127,6 +128,22 @@ def test_guidance_moves_the_samples_away_from_the_unlabelled_ones():
     ).mean()
     assert guided < narrow < plain - 0.005, (guided, narrow, plain)
     assert abs(guided - (MEANS[2] + 1.5 * (MEANS[0] - MEANS[2]))) < 0.02
+
+
+@pytest.mark.parametrize("weak", [{"path": "linear"}, METHODS[2], METHODS[4], METHODS[6]], ids=lambda w: w["path"])
+def test_a_model_of_any_path_guides_as_the_unlabelled_network_does(weak):
+    """Perfect networks on other paths say the same at every level, also where no data is left (linear path, t = 1)."""
+    labels = np.zeros(50)
+    expected = drawn(family(conditional=True, label_dropout=0.1, guidance_scale=1.5), labels)
+    other = family(**weak)
+    guided = family(conditional=True).guided(other, 1.5)
+    keys = rng.example_keys(rng.root(1), jnp.arange(len(labels)))
+    state = state_of(guided).replace(frozen={GUIDE: state_of(other)})
+    found = 2.0 * np.asarray(jax.jit(guided.sample)(state, keys, jnp.zeros(50, jnp.int32))) - 1.0
+    np.testing.assert_allclose(found, expected, atol=2e-3)
+    assert guided.evaluations == 2 * family().evaluations
+    wrong = guided.sample(state.replace(frozen={GUIDE: state_of(other)}), keys, jnp.ones(50, jnp.int32))
+    assert np.abs(2.0 * np.asarray(wrong) - 1.0 - expected).max() > 0.1
 
 
 def test_the_training_loss_of_a_perfect_network_is_the_variance_that_is_left():

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from genjax.families.averaging import Averages
 
 
+GUIDE = "guide"  # in ``TrainState.frozen``
+
+
 class TrainState(flax.struct.PyTreeNode):
     """Everything a step needs next time; arrays only, keyed by network (``ema`` by average, the last two by name).
 
@@ -27,7 +30,7 @@ class TrainState(flax.struct.PyTreeNode):
       opt: its optimizer state.
       ema: variables averaged over steps (parameters and collections), one entry for each average. The one that
         evaluation uses has the network's own name; a network that is not averaged has none.
-      frozen: variables of networks that are used and not trained.
+      frozen: what is used and not trained, such as the state of a model that guides this one's samples.
       hparams: the numbers a sweep may change without compiling again, the seed among them.
       extra: whatever else a family carries along.
     """
@@ -37,7 +40,7 @@ class TrainState(flax.struct.PyTreeNode):
     collections: Mapping[str, Params]
     opt: Mapping[str, Any]
     ema: Mapping[str, Params]
-    frozen: Mapping[str, Params]
+    frozen: Mapping[str, Any]
     hparams: Mapping[str, Array]
     extra: Mapping[str, Array]
 
@@ -97,6 +100,11 @@ class Family:
         (``averaging.power_lengths``). Averages of other lengths can be rebuilt from these.
       evaluations: network evaluations of one sample, guidance included; None where there are no steps to count, or the
         data decide.
+      denoise: ``(state, u [B, H, W, C], level [B], labels [B]) -> [B, H, W, C]``, the expected data x in [-1, 1] given
+        u = (x + level * noise) / sqrt(1 + level^2), where the level may be infinite; None for a family that can't tell.
+      guided: ``(weak Family, scale) -> Family``, the same but for samples, which are moved away from what a weaker
+        model denoises to; that model's state is in ``state.frozen[GUIDE]``. ``weak`` has ``denoise`` and images of the
+        same shape. None for a family that can't be guided.
     """
 
     name: str
@@ -113,6 +121,8 @@ class Family:
     headline: tuple[str, ...]
     ema_lengths: Mapping[str, float] = dataclasses.field(default_factory=dict)
     evaluations: int | None = None
+    denoise: Callable[[TrainState, Array, Array, Array], Array] | None = None
+    guided: Callable[[Family, float], Family] | None = None
 
     @property
     def examples_per_step(self) -> int:

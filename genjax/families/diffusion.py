@@ -20,6 +20,7 @@ from genjax import rng
 from genjax.data.geometric import LABELS, geometric
 from genjax.families.averaging import power_averages, power_lengths
 from genjax.families.base import (
+    GUIDE,
     Family,
     Optimizer,
     TrainState,
@@ -34,7 +35,7 @@ from genjax.networks.log_variance import LogVariance
 from genjax.objectives.denoising import Draw, Network, Objective, Setting
 from genjax.processes.grids import Grid, KarrasGrid, UniformGrid
 from genjax.processes.levels import Levels, Weighting, learned_weighting
-from genjax.processes.paths import Path
+from genjax.processes.paths import Path, expand
 from genjax.processes.predictions import Prediction
 from genjax.samplers.base import Denoiser, Sampler
 from genjax.samplers.guidance import check_interval, guided
@@ -70,8 +71,10 @@ class Model:
       weighting: how much the error at each t counts, likewise.
       conditional: whether the network is given the label.
       label_dropout: share of the labels withheld in training, so that there is an unconditional denoiser too.
-      guidance_scale: of classifier-free guidance (Ho & Salimans 2022) in ``sample``; 1 for none, which halves the work.
+      guidance_scale: of guidance in ``sample``; 1 for none, which halves the work.
       guidance_interval: noise levels (lower, upper) in which it acts (Kynkäänniemi et al. 2024).
+      guide: ``Family.denoise`` of the model away from which guidance moves (autoguidance, Karras et al. 2024b); None
+        for this network without its label (classifier-free guidance, Ho & Salimans 2022).
       self_conditioning: whether the network sees an estimate of x_0 beside x_t (Chen et al. 2023), its own without one.
       learned_weight: whether the loss is also divided by a learnt variance of each level (Karras et al. 2024, eq. 14).
       augmentation: probability of each geometric change that the network is told of (Karras et al. 2022, appendix F.2).
@@ -99,11 +102,17 @@ class Model:
     learned_weight: bool
     augmentation: float
     ema_lengths: tuple[float, ...]
+    guide: Callable[[TrainState, Array, Array, Array], Array] | None = None
 
     def __post_init__(self):
         check_fraction(label_dropout=self.label_dropout, augmentation=self.augmentation)
         check_interval(self.guidance_interval)
-        _check_labels(self.conditional, self.label_dropout, self.guidance_scale)
+        if not 0 <= self.guidance_scale < math.inf:
+            raise ValueError(f"guidance_scale={self.guidance_scale} is out of range; accepted: at least 0, 1 for none")
+        if self.guide is None:
+            _check_labels(self.conditional, self.label_dropout, self.guidance_scale)
+        elif self.sampler.takes != "denoiser":
+            raise ValueError(f"a sampler that takes a {self.sampler.takes} can't be guided; accepted: other samplers")
         self.objective.check(self.setting)
         if self.sampler.takes not in self.objective.offers:
             offers = ", ".join(self.objective.offers)
@@ -123,7 +132,12 @@ class Model:
             return new_state({NETWORK: self.variables(key, batch)}, {NETWORK: optimizer}, hparams, averages)
 
         steps = self.sampler.evaluations
-        twice = [self.conditional and self.guidance_scale != 1.0, self.self_conditioning]
+        twice = [self.guidance_scale != 1.0, self.self_conditioning]
+
+        def guided(weak: Family, scale: float) -> Family:
+            model = dataclasses.replace(self, guide=weak.denoise, guidance_scale=scale)
+            return model.family(optimizer, slice_size, accumulation)
+
         return Family(
             name="diffusion",
             spec=self.spec,
@@ -139,6 +153,8 @@ class Model:
             headline=("loss", "squared_error"),
             ema_lengths=power_lengths(NETWORK, self.ema_lengths),
             evaluations=None if steps is None else steps * 2 ** sum(twice),
+            denoise=self.denoise,
+            guided=guided,
         )
 
     def variables(self, key: Key, batch: Batch) -> Params:
@@ -212,19 +228,35 @@ class Model:
         net = self.network_of(state.averaged(NETWORK), labels)
         return lambda x, t: self.objective.denoised(self.setting, net, x, t)
 
-    def sampled_function(self, state: TrainState, labels: Array | None) -> Callable[..., Array]:
+    def scale(self, t: Array) -> Array:
+        """sqrt(alpha^2 + sigma^2): ``Family.denoise`` wants x_t divided by it, which suits every path and level."""
+        return jnp.hypot(self.path.alpha(t), self.path.sigma(t))
+
+    def denoise(self, state: TrainState, u: Array, level: Array, labels: Array) -> Array:
+        """``Family.denoise`` by this path and network."""
+        t = jnp.clip(self.path.t_of_noise_level(level), self.path.t_min, self.path.t_max)
+        denoise = self.denoiser(state, labels if self.conditional else None)
+        return denoise(expand(self.scale(t), u) * u, t)
+
+    def sampled_function(self, state: TrainState, labels: Array) -> Callable[..., Array]:
         """What the sampler takes: the flow map, or the denoiser with guidance."""
         if self.sampler.takes == "flow_map":
-            net = self.network_of(state.averaged(NETWORK), labels)
+            net = self.network_of(state.averaged(NETWORK), labels if self.conditional else None)
             return lambda x, t, s: self.objective.flow_map(self.setting, net, x, t, s)
-        plain = self.denoiser(state, labels)
-        if labels is None or self.guidance_scale == 1.0:
+        plain = self.denoiser(state, labels if self.conditional else None)
+        if self.guidance_scale == 1.0:
             return plain
-        unlabelled = self.denoiser(state, jnp.full_like(labels, self.spec.classes))
         lower, upper = self.guidance_interval
-        return guided(plain, unlabelled, self.guidance_scale, self.path, (lower, upper))
+        return guided(plain, self.weak_denoiser(state, labels), self.guidance_scale, self.path, (lower, upper))
 
-    def from_noise(self, state: TrainState, noise: Array, keys: Array, labels: Array | None) -> Array:
+    def weak_denoiser(self, state: TrainState, labels: Array) -> Denoiser:
+        """(x_t, t) -> x_0 of what guidance moves away from."""
+        if self.guide is None:
+            return self.denoiser(state, jnp.full_like(labels, self.spec.classes))
+        guide, frozen = self.guide, state.frozen[GUIDE]
+        return lambda x, t: guide(frozen, x / expand(self.scale(t), x), self.path.noise_level(t), labels)
+
+    def from_noise(self, state: TrainState, noise: Array, keys: Array, labels: Array) -> Array:
         """Images in [0, 1] from standard normal ``noise`` ``[B, H, W, C]``; ``keys`` are for the sampler's noise."""
         t = self.grid.points(self.path, self.sampler.points)
         function = self.sampled_function(state, labels)
@@ -236,13 +268,13 @@ class Model:
 
     def sample(self, state: TrainState, keys: Array, labels: Array) -> Array:
         steps = jax.vmap(lambda key: rng.stream(key, "steps"))(keys)
-        return self.from_noise(state, self.noise_of(keys, "noise"), steps, labels if self.conditional else None)
+        return self.from_noise(state, self.noise_of(keys, "noise"), steps, labels)
 
     def interpolate(self, state: TrainState, batch: Batch, keys: Array, num: int) -> Array:
         """Images along the great circle between two noises per row, ``[B, num, H, W, C]`` (Song et al. 2021, DDIM)."""
         first, second = (self.noise_of(keys, name).reshape(len(keys), -1) for name in ("first", "second"))
         noise = slerp(first, second, num).reshape(-1, *self.spec.shape)
-        labels = jnp.repeat(batch["label"], num) if self.conditional else None
+        labels = jnp.repeat(batch["label"], num)
         # One key for a row: its images share the noise of a stochastic sampler.
         images = self.from_noise(state, noise, jnp.repeat(keys, num), labels)
         return images.reshape(-1, num, *self.spec.shape)
@@ -315,8 +347,6 @@ def diffusion(
 
 def _check_labels(conditional: bool, label_dropout: float, guidance_scale: float) -> None:
     """Raises ValueError for label settings that contradict each other."""
-    if not 0 <= guidance_scale < math.inf:
-        raise ValueError(f"guidance_scale={guidance_scale} is out of range; accepted: at least 0, 1 for none")
     if not conditional and (label_dropout or guidance_scale != 1.0):
         raise ValueError("label_dropout and guidance_scale are about labels; accepted without conditional: 0 and 1")
     if guidance_scale != 1.0 and not label_dropout:

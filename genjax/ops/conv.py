@@ -208,7 +208,7 @@ def _image_tangent(x: jax.Array, kernel: jax.Array, window: _Window) -> jax.Arra
 
 def _kernel_tangent_of(kernel: Sequence[int], window: _Window) -> Any:
     """The fastest form by the shape of the kernel: what the taps see must not be many times the images."""
-    # On a CPU what each tap sees is copied, of the images but not of the cotangent: the one with fewer channels shall be.
+    # On a CPU what each tap sees is copied, of images or of the cotangent: the one with fewer channels shall be.
     narrows = kernel[2] > kernel[3] > _FEW_CHANNELS and window.stride == window.rhs_dilation == (1, 1)
     if window.lhs_dilation != (1, 1) or narrows:
         return _kernel_tangent_over_cotangent

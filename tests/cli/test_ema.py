@@ -89,6 +89,40 @@ def test_evaluating_and_sampling_with_another_average(flow_run, tmp_path):
     assert [snapshot(folder / "checkpoints") for folder in folders] == before
 
 
+def test_sampling_guided_by_an_earlier_checkpoint(flow_run, other_runs, vae_run, tmp_path):
+    flow = tmp_path / "flow"
+    shutil.copytree(flow_run, flow)
+    common, weaker = [f"--workdir={flow}", "--num=4"], [f"--guide={flow}", "--guide_checkpoint=3"]
+    plain, same, guided, evaluated, *refused = run_many(
+        [
+            ("sample", common),
+            ("sample", [*common, *weaker, "--guide_scale=1"]),
+            ("sample", [*common, *weaker]),
+            ("evaluate", [f"--workdir={flow}", f"--judge={other_runs[0]}", "--num=20", *weaker, "--guide_scale=3"]),
+            ("sample", [*common, "--guide_scale=3"]),
+            ("sample", [*common, f"--guide={vae_run[0]}"]),
+            ("sample", [*common, *weaker, "--guide_scale=-1"]),
+            ("sample", [f"--workdir={vae_run[0]}", *weaker]),
+        ]
+    )
+    assert all(answer.status == 0 and answer.err == "" for answer in (plain, same, guided, evaluated))
+    names = ("", "_guide=flow,3,1", "_guide=flow,3,2")
+    images = [np.load(flow / "samples" / f"step12_seed0{name}.npz")["images"] for name in names]
+    np.testing.assert_array_equal(images[0], images[1])
+    assert (images[0] != images[2]).any()
+    record = read(flow / "evaluation.json")
+    assert record["guide"] == {"run": "flow", "step": 3, "scale": 3.0}
+    assert record["evaluations_per_sample"] == 2 * read(flow_run / "evaluation.json")["evaluations_per_sample"]
+    messages = (
+        "--guide_scale is about --guide",
+        "is a vae; accepted: a run of family diffusion",
+        "guidance_scale=-1.0 is out of range",
+        "a vae can't be guided",
+    )
+    for answer, message in zip(refused, messages, strict=True):
+        assert message in one_line(answer), answer
+
+
 def test_what_cannot_be_had(flow_run, vae_run, tmp_path):
     unkept = changed(flow_run, tmp_path / "unkept", "")
     cases = {
