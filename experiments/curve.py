@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from absl import flags
 
-from experiments import cli, guide
+from experiments import cli
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Work folder of the run, of family diffusion.")
 JUDGE = flags.DEFINE_string("judge", None, "Work folder of a classifier of the same images.")
@@ -23,6 +23,9 @@ GRID = flags.DEFINE_string("grid", None, "Grid of noise levels for all of them, 
 SET = flags.DEFINE_multi_string("set", [], "A setting of sampling and its value, as model.guidance_scale=2.")
 EMA = flags.DEFINE_float("ema", None, "Relative length of the average of the weights, rebuilt from kept checkpoints.")
 CHECKPOINT = flags.DEFINE_string("checkpoint", "latest", "Which checkpoint: latest, best or a step.")
+GUIDE = flags.DEFINE_string("guide", None, "Work folder of a weaker diffusion model to move samples away from.")
+GUIDE_CHECKPOINT = flags.DEFINE_string("guide_checkpoint", "latest", "Which checkpoint of it: latest, best or a step.")
+GUIDE_SCALE = flags.DEFINE_float("guide_scale", None, "How far: 1 not at all, 2 unless given.")
 ACCELERATOR = flags.DEFINE_string("accelerator", "auto", "Where to compute: cpu, gpu, tpu or auto.")
 
 
@@ -38,7 +41,7 @@ def budgets_of(given: list[str]) -> list[int]:
 def main() -> int:
     from experiments import tradeoff
     from experiments.judge import judge
-    from experiments.restore import restore
+    from experiments.restore import guide_of, restore
     from genjax.io.files import write_atomic, write_json
     from genjax.io.images import save_png
     from genjax.train.evaluation import context_of
@@ -55,7 +58,9 @@ def main() -> int:
     run = restore(WORKDIR.value, CHECKPOINT.value, ACCELERATOR.value, ema=EMA.value)
     if "sampler" not in run.plan.config["model"]:
         raise UserError(f"--workdir {WORKDIR.value} is a {run.plan.family.name}; accepted: a run of family diffusion")
-    run = guide.guided(run.with_settings(settings), ACCELERATOR.value)
+    run = run.with_settings(settings)
+    weaker = guide_of(GUIDE.value, GUIDE_CHECKPOINT.value, GUIDE_SCALE.value, ACCELERATOR.value)
+    run = run.guided_by(*weaker) if weaker else run
     samplers = list(dict.fromkeys(name.strip() for name in SAMPLERS.value))
     chosen = [cell for sampler in samplers for cell in tradeoff.cells(run, sampler, budgets)]
     if not chosen:

@@ -13,11 +13,14 @@ from __future__ import annotations
 
 from absl import flags
 
-from experiments import cli, guide
+from experiments import cli
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Work folder of the run.")
 CHECKPOINT = flags.DEFINE_string("checkpoint", "latest", "Which checkpoint: latest, best or a step.")
 EMA = flags.DEFINE_float("ema", None, "Relative length of the average of the weights, rebuilt from kept checkpoints.")
+GUIDE = flags.DEFINE_string("guide", None, "Work folder of a weaker diffusion model to move samples away from.")
+GUIDE_CHECKPOINT = flags.DEFINE_string("guide_checkpoint", "latest", "Which checkpoint of it: latest, best or a step.")
+GUIDE_SCALE = flags.DEFINE_float("guide_scale", None, "How far: 1 not at all, 2 unless given.")
 ACCELERATOR = flags.DEFINE_string("accelerator", "auto", "Where to compute: cpu, gpu, tpu or auto.")
 JUDGE = flags.DEFINE_string("judge", None, "Work folder of a classifier for the samples.")
 NUM = flags.DEFINE_integer("num", 1000, "Samples the judge looks at.", lower_bound=1)
@@ -28,7 +31,7 @@ SET = flags.DEFINE_multi_string("set", [], "A setting of sampling and its value,
 def main() -> int:
     import dataclasses
 
-    from experiments.restore import restore
+    from experiments.restore import guide_of, restore
     from genjax.io.images import save_png
     from genjax.io.workdir import read_json, write_json
     from genjax.train.evaluation import context_of, evaluate
@@ -41,7 +44,8 @@ def main() -> int:
         raise UserError("--workdir is required; see --help")
     settings = cli.settings_of(SET.value)
     run = restore(WORKDIR.value, CHECKPOINT.value, ACCELERATOR.value, settings, EMA.value)
-    run = guide.guided(run, ACCELERATOR.value)
+    weaker = guide_of(GUIDE.value, GUIDE_CHECKPOINT.value, GUIDE_SCALE.value, ACCELERATOR.value)
+    run = run.guided_by(*weaker) if weaker else run
     evaluators = list(run.plan.evaluators)
     if JUDGE.value:
         from experiments.judge import judge

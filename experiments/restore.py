@@ -133,3 +133,17 @@ def restore(
         state, rebuilt = rebuild(plan.family, state, checkpoints, ema)
     run = Restored(plan, workdir, mesh, state, compile_functions(plan.family), metadata["seconds"], rebuilt)
     return run.with_settings(settings) if settings else run
+
+
+def guide_of(path: str | None, checkpoint: str, scale: float | None, accelerator: str) -> tuple[Restored, float] | None:
+    """What ``Restored.guided_by`` takes, from the flags ``--guide``, ``--guide_checkpoint`` and ``--guide_scale``.
+
+    Raises:
+      UserError: as ``restore``; there are flags about a guide that was not given.
+    """
+    if path is not None:
+        return restore(path, checkpoint, accelerator), 2.0 if scale is None else scale
+    for name, given in (("checkpoint", checkpoint != "latest"), ("scale", scale is not None)):
+        if given:
+            raise UserError(f"--guide_{name} is about --guide, which was not given")
+    return None

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from absl import flags
 
-from experiments import cli, guide
+from experiments import cli
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Work folder of the run.")
 NUM = flags.DEFINE_integer("num", 64, "How many images.")
@@ -22,6 +22,9 @@ LABELS = flags.DEFINE_list("labels", [], "Classes to draw, by number or name, fo
 SEED = flags.DEFINE_integer("seed", 0, "Of the latents.", lower_bound=0)
 CHECKPOINT = flags.DEFINE_string("checkpoint", "latest", "Which checkpoint: latest, best or a step.")
 EMA = flags.DEFINE_float("ema", None, "Relative length of the average of the weights, rebuilt from kept checkpoints.")
+GUIDE = flags.DEFINE_string("guide", None, "Work folder of a weaker diffusion model to move samples away from.")
+GUIDE_CHECKPOINT = flags.DEFINE_string("guide_checkpoint", "latest", "Which checkpoint of it: latest, best or a step.")
+GUIDE_SCALE = flags.DEFINE_float("guide_scale", None, "How far: 1 not at all, 2 unless given.")
 ACCELERATOR = flags.DEFINE_string("accelerator", "auto", "Where to compute: cpu, gpu, tpu or auto.")
 SET = flags.DEFINE_multi_string("set", [], "A setting of sampling and its value, as model.sampler.num_steps=4.")
 OUT = flags.DEFINE_string("out", None, "Folder for the result, <workdir>/samples when not given.")
@@ -42,7 +45,7 @@ def class_number(text: str, names: tuple[str, ...], classes: int) -> int:
 def main() -> int:
     import numpy as np
 
-    from experiments.restore import restore
+    from experiments.restore import guide_of, restore
     from genjax.evaluators.base import to_uint8
     from genjax.evaluators.figures import grid
     from genjax.io.images import save_npz, save_png
@@ -54,7 +57,8 @@ def main() -> int:
     if NUM.value < 1:
         raise UserError(f"--num={NUM.value}: accepted: a whole number from 1")
     run = restore(WORKDIR.value, CHECKPOINT.value, ACCELERATOR.value, cli.settings_of(SET.value), EMA.value)
-    run = guide.guided(run, ACCELERATOR.value)
+    weaker = guide_of(GUIDE.value, GUIDE_CHECKPOINT.value, GUIDE_SCALE.value, ACCELERATOR.value)
+    run = run.guided_by(*weaker) if weaker else run
     context = context_of(run.plan, run.functions, run.state, run.mesh)
     labels = context.default_labels(NUM.value)
     if LABELS.value:
@@ -69,8 +73,8 @@ def main() -> int:
     folder = run.workdir.path / "samples" if OUT.value is None else OUT.value
     changed = "".join(f"_{given.removeprefix('config.').removeprefix('model.')}" for given in SET.value)
     average = "" if EMA.value is None else f"_ema={EMA.value:g}"
-    weaker = "" if run.guide is None else f"_guide={run.guide.run},{run.guide.step},{run.guide.scale:g}"
-    stem = f"{folder}/step{int(run.state.step)}_seed{SEED.value}{average}{changed}{weaker}"
+    guided = "" if run.guide is None else f"_guide={run.guide.run},{run.guide.step},{run.guide.scale:g}"
+    stem = f"{folder}/step{int(run.state.step)}_seed{SEED.value}{average}{changed}{guided}"
     columns = context.spec.classes if run.plan.family.conditional and not LABELS.value else None
     save_png(f"{stem}.png", grid(images, columns=columns))
     arrays = {"images": images, **({"labels": labels} if run.plan.family.conditional else {})}
