@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 PEERS ?= .venv-peers
+VERIFY ?= .venv-verify
 ARGS ?=
 DEMO_CONFIG ?= configs/gan/digits_dcgan.py:accelerator=cpu
 
@@ -14,7 +15,7 @@ PIP := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pip -qq --disable-pip-version-c
 .DEFAULT_GOAL := help
 .SUFFIXES:
 .NOTPARALLEL:
-.PHONY: help setup demo test lint format typecheck bench docs-check constraints clean python-ok
+.PHONY: help setup demo test lint format typecheck bench verify-metrics docs-check constraints clean python-ok
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -52,6 +53,17 @@ $(PEERS)/.ok: benchmarks/requirements.txt constraints.txt | $(VENV)/.ok-test
 	@$(subst $(BIN)/python,$(PEERS)/bin/python,$(PIP)) --requirement benchmarks/requirements.txt
 	@touch $@
 
+verify-metrics: $(VERIFY)/.ok ## compare the metrics with those of other packages, computed anew
+	@failed=; for script in tests/reference/*metrics*.py; do \
+		PYTHONPATH=. $(VERIFY)/bin/python $$script --check || failed=1; done; [ -z "$$failed" ]
+
+# The packages that metrics are compared with stay out of genjax's environment, too.
+$(VERIFY)/.ok: tests/reference/metrics_requirements.txt constraints.txt | $(VENV)/.ok-test
+	@echo "Installing PyTorch and the packages with other metrics into $(VERIFY) (minutes, the first time)."
+	@rm -rf $(VERIFY) && $(BIN)/python -m venv $(VERIFY)
+	@$(subst $(BIN)/python,$(VERIFY)/bin/python,$(PIP)) --requirement tests/reference/metrics_requirements.txt
+	@touch $@
+
 docs-check: $(VENV)/.ok-test ## check that links, paths and commands in the documentation hold
 	$(BIN)/python -m pytest tests/test_docs.py $(ARGS)
 
@@ -65,6 +77,7 @@ constraints: ## bring constraints.txt up to date with pyproject.toml (needs uv)
 clean: ## remove the environments, caches and build output; runs/ stays
 	if [ -e $(VENV)/pyvenv.cfg ] || [ -e $(VENV)/.busy ]; then rm -rf $(VENV); fi
 	if [ -e $(PEERS)/pyvenv.cfg ]; then rm -rf $(PEERS); fi
+	if [ -e $(VERIFY)/pyvenv.cfg ]; then rm -rf $(VERIFY); fi
 	rm -rf .pytest_cache .ruff_cache .hypothesis build dist genjax.egg-info
 	find . -path './.?*' -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
