@@ -17,6 +17,7 @@ SIGMA = 1.5
 K1, K2 = 0.01, 0.03
 # The exponents of the five scales, from the images themselves to a sixteenth of them (Wang et al. 2003, section 3.2).
 SCALES = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+TILE = 64  # windows that are computed by one product
 BLOCK_VALUES = 2**21  # values of a block of images, which bounds the memory whatever their number
 
 
@@ -134,18 +135,25 @@ def _terms(a: np.ndarray, b: np.ndarray, data_range: float) -> tuple[np.ndarray,
 
 def _windowed(images: np.ndarray) -> np.ndarray:
     """Gaussian means of ``[B, C, H, W]`` over every window that lies within: ``[B, C, H - 10, W - 10]``."""
-    rows, columns = (_band(size) for size in images.shape[-2:])
-    return rows @ images @ columns.T
+    return _along_rows(_along_rows(images).swapaxes(-2, -1)).swapaxes(-2, -1)
 
 
-def _band(size: int) -> np.ndarray:
-    """The window's weights along one axis as a matrix ``[size - 10, size]``, one row for each position."""
+def _along_rows(images: np.ndarray) -> np.ndarray:
+    """Windows of 11 along H, as products with a matrix that has the weights of one window in each row."""
     distance = np.arange(WINDOW) - WINDOW // 2
     weights = np.exp(-0.5 * np.square(distance / SIGMA))
-    band = np.zeros((size - WINDOW + 1, size))
-    for row in range(len(band)):
+    height = images.shape[-2] - WINDOW + 1
+    # The matrix is zero but for a band, so a large one is not made whole.
+    tile = min(height, TILE)
+    band = np.zeros((tile, tile + WINDOW - 1))
+    for row in range(tile):
         band[row, row : row + WINDOW] = weights / weights.sum()
-    return band
+    means = np.empty((*images.shape[:-2], height, images.shape[-1]))
+    for start in range(0, height, tile):
+        rows = min(tile, height - start)
+        reach = rows + WINDOW - 1
+        means[..., start : start + rows, :] = band[:rows, :reach] @ images[..., start : start + reach, :]
+    return means
 
 
 def _halved(images: np.ndarray) -> np.ndarray:

@@ -43,17 +43,18 @@ def power_spectrum(images: np.ndarray, data_range: float | None = None) -> np.nd
     ring = np.rint(side * np.hypot(u, v)).astype(int).ravel()
     twice = np.where((np.arange(width // 2 + 1) == 0) | (2 * np.arange(width // 2 + 1) == width), 1.0, 2.0)
     weight = np.broadcast_to(twice, (height, width // 2 + 1)).ravel()
-    bins = side // 2 + 1
-    # As a matrix [frequencies, bins], whose columns sum to 1, the mean over directions is one product.
-    kept = ring < bins
-    mean = np.zeros((len(ring), bins))
-    mean[kept, ring[kept]] = weight[kept] / np.bincount(ring, weight)[ring[kept]]
+    # Frequencies in the order of their k, with the place where each k begins; along the shorter side every k has one.
+    order = np.argsort(ring, kind="stable")
+    order = order[ring[order] <= side // 2]
+    begins = np.searchsorted(ring[order], np.arange(side // 2 + 1))
+    total = np.add.reduceat(weight[order], begins)
     size = max(1, BLOCK_VALUES // images[0].size)
     found = []
     for start in range(0, count, size):
         block = images[start : start + size].astype(np.float64).transpose(0, 3, 1, 2) / data_range
         power = np.square(np.abs(np.fft.rfft2(block))).mean(axis=1) / (height * width)
-        found.append(power.reshape(len(power), -1) @ mean)
+        weighted = power.reshape(len(power), -1)[:, order] * weight[order]
+        found.append(np.add.reduceat(weighted, begins, axis=1) / total)
     return np.concatenate(found)
 
 
