@@ -11,6 +11,7 @@ import io
 import math
 import os
 import pickle
+import pickletools
 import sys
 import zipfile
 from collections.abc import Callable
@@ -58,8 +59,8 @@ def read_weights(path: str | os.PathLike[str], sha256: str | None = None) -> dic
     _check_hash(path, data, sha256)
     try:
         return _arrays(data)
-    except UserError as error:
-        raise UserError(f"cannot read {path}: {error}") from None
+    except UserError as error:  # names in it are the file's, which can put line breaks there
+        raise UserError(f"cannot read {path}: {' '.join(str(error).split())[:240]}") from None
     except Exception as error:  # a damaged pickle can raise anything
         reason = " ".join(str(error).split())[:160] or type(error).__name__
         raise UserError(f"cannot read {path}: it is damaged or no weight file ({reason})") from error
@@ -221,7 +222,16 @@ class _Unpickler(pickle.Unpickler):
 
     def __init__(self, file: io.BytesIO, storage: Callable[[str, str, int], _Storage] | None, modules: bool = False):
         super().__init__(file, encoding="utf-8")
-        self._storage, self._modules = storage, modules
+        self._file, self._storage, self._modules = file, storage, modules
+
+    def load(self) -> Any:
+        """Reads one pickle. Python makes a table as long as the largest number in it, so that is checked before."""
+        start = self._file.tell()
+        for count, (opcode, number, _) in enumerate(pickletools.genops(self._file)):
+            if opcode.name in ("PUT", "LONG_BINPUT") and (number or 0) > count:  # PyTorch counts up from 0
+                raise UserError(f"its pickle is damaged: object {number} is numbered after {count} steps")
+        self._file.seek(start)
+        return super().load()
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in _FUNCTIONS:
@@ -230,8 +240,8 @@ class _Unpickler(pickle.Unpickler):
             return _FUNCTIONS_OF_MODULES[module, name]
         if self._modules and module.split(".")[0] == "__torch__":
             return type("Module", (_Module,), {})
-        asked = " ".join(f"{module}.{name}".split())[:80]
-        raise UserError(f"its pickle asks for {asked}; accepted: tensors, parameters and dictionaries")
+        asked = f"{module}.{name}"[:80]
+        raise UserError(f"its pickle asks for {asked}; accepted: tensors, parameters and dictionaries (a state_dict)")
 
     def persistent_load(self, pid: Any) -> _Storage:
         if self._storage is None or type(pid) is not tuple or len(pid) not in (5, 6) or pid[0] != "storage":

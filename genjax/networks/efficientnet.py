@@ -9,6 +9,7 @@ published, and must not be called so.
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -137,7 +138,8 @@ def load_efficientnet_lite0(weights: Weights, where: str = "weights of Efficient
     return {"params": loaded}
 
 
+@functools.cache
 def shapes() -> dict[str, Any]:
-    """The parameters as ``jax.ShapeDtypeStruct``, without computing any."""
+    """The parameters as ``jax.ShapeDtypeStruct``, without computing any; for reading only."""
     images = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
     return jax.eval_shape(EfficientNetLite0().init, jax.random.key(0), images)["params"]

@@ -9,6 +9,7 @@ block has a maximum where the others have a mean. Its weights are in the PyTorch
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -241,7 +242,8 @@ def load_inception_v3(weights: Weights, where: str = "weights of Inception-v3") 
     return {"params": {**loaded, "fc_kernel": last["kernel"], "fc_bias": last["bias"]}}
 
 
+@functools.cache
 def shapes() -> dict[str, Any]:
-    """The parameters as ``jax.ShapeDtypeStruct``, without computing any."""
+    """The parameters as ``jax.ShapeDtypeStruct``, without computing any; for reading only."""
     images = jax.ShapeDtypeStruct((1, 75, 75, 3), jnp.float32)
     return jax.eval_shape(InceptionV3().init, jax.random.key(0), images)["params"]

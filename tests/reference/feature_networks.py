@@ -227,12 +227,13 @@ def record_files(torch, recorded: dict) -> None:
         def forward(self, x):
             return self.conv(x)
 
-    script = torch.jit.script(Outer())
+    script, frozen = torch.jit.script(Outer()), torch.jit.freeze(torch.jit.script(Outer().eval()))
     saved = {
         "zip": lambda file: torch.save(state, file),
         "nested": lambda file: torch.save({"state_dict": state, "epoch": 3, "sizes": [tensors["bias"]]}, file),
         "legacy": lambda file: torch.save(state, file, _use_new_zipfile_serialization=False),
         "script": lambda file: torch.jit.save(script, file),
+        "frozen": lambda file: torch.jit.save(frozen, file),
     }
     for name, save in saved.items():
         buffer = io.BytesIO()
