@@ -6,12 +6,13 @@ It is biased: a sample of N images of the very distribution it is compared with 
 that falls about as 1/N (Chong & Forsyth 2020), from the error of the mean alone tr(S) / N. It is larger the more
 dimensions there are, and reaches further than that where N is not well above them. So compare numbers of the same N,
 the same reference and the same features only; those of another network are on another scale, the Inception network's
-of the published FID among them.
+of the published FID among them. ``frechet_infinity`` takes the 1/N part away.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -26,6 +27,14 @@ class Gaussian:
     mean: np.ndarray
     covariance: np.ndarray
     count: int
+
+    @functools.cached_property
+    def factor(self) -> np.ndarray:
+        """F float64 ``[D, rank]`` with F F^T the covariance, from its eigenvectors; kept for a reference's next use."""
+        values, vectors = np.linalg.eigh(self.covariance)
+        # The eigenvalues that are zero come out as rounding of the largest; their square roots would not be small.
+        kept = values > max(values[-1], 0.0) * len(values) * np.finfo(np.float64).eps
+        return vectors[:, kept] * np.sqrt(values[kept])
 
 
 class Moments:
@@ -96,17 +105,9 @@ def frechet_distance(a: Gaussian, b: Gaussian) -> float:
         raise ValueError(f"Gaussians of {len(a.mean)} and {len(b.mean)} dimensions have no distance")
     if not all(np.isfinite(array).all() for array in (a.mean, a.covariance, b.mean, b.covariance)):
         raise ValueError("features that are not finite have no distance")
-    cross = np.linalg.svd(_factor(a.covariance).T @ _factor(b.covariance), compute_uv=False).sum()
+    cross = np.linalg.svd(a.factor.T @ b.factor, compute_uv=False).sum()
     spread = np.trace(a.covariance) + np.trace(b.covariance) - 2.0 * cross
     return float(max(np.square(a.mean - b.mean).sum() + spread, 0.0))  # rounding can leave it below
-
-
-def _factor(covariance: np.ndarray) -> np.ndarray:
-    """F ``[D, rank]`` with F F^T the covariance, from its eigenvectors."""
-    values, vectors = np.linalg.eigh(covariance)
-    # The eigenvalues that are zero come out as rounding of the largest; their square roots would not be small.
-    kept = values > max(values[-1], 0.0) * len(values) * np.finfo(np.float64).eps
-    return vectors[:, kept] * np.sqrt(values[kept])
 
 
 class FrechetInfinity(NamedTuple):

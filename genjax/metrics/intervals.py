@@ -74,7 +74,7 @@ def block_interval(
     """Mean of the statistic over random blocks that share no row, and its interval by Student's t.
 
     mean -+ t s / sqrt(B), with s the standard deviation over the B blocks. The value is what the statistic is on
-    average for samples as small as a block, bias and all. A block has N // B rows or one more.
+    average for samples as small as a block, with their bias. A block has N // B rows or one more.
 
     Args:
       statistic: ``(*arrays) -> float``. What must not be split, a reference say, it holds itself.

@@ -76,7 +76,7 @@ def kernel_distance(
     return SubsetKernelDistance(float(values.mean()), float(error), float(values.std()))
 
 
-def full_kernel_distance(a: np.ndarray, b: np.ndarray, *, block_size: int = 2048) -> KernelDistance:
+def full_kernel_distance(a: np.ndarray, b: np.ndarray, *, block_size: int = 1024) -> KernelDistance:
     """The unbiased estimate from all rows (Gretton et al. 2012, eq. 3), with its jackknife standard error.
 
     It has the least variance of all unbiased estimates from these rows, and no choice of subsets in it. The kernel
