@@ -255,7 +255,7 @@ def test_what_is_refused(function):
         (a, b, {"k": 9}, "k=9 is too large for real of 9 rows; accepted: at least k \\+ 1 rows"),
         (a, b, {"k": 0}, "k=0 is too small; accepted: at least 1"),
         (a, b, {"block_size": 0}, "block_size=0 is too small"),
-        (a, b[:, :2], {}, "real has 3 dimensions, generated has 2; accepted: as many"),
+        (a, b[:, :2], {}, "real has 3 dimensions, generated has 2; accepted: the same number"),
         (a, bad, {}, "generated holds a number that is not finite"),
         (bad, b, {}, "real holds a number that is not finite"),
         (a, b[0], {}, r"generated has shape \(3,\); accepted: \[N, D\]"),
