@@ -31,7 +31,9 @@ def check_pair(names: tuple[str, str], a: np.ndarray, b: np.ndarray, least: int)
     """
     a, b = check_rows(names[0], a, least), check_rows(names[1], b, least)
     if a.shape[1] != b.shape[1]:
-        raise ValueError(f"{names[0]} has {a.shape[1]} dimensions, {names[1]} has {b.shape[1]}; accepted: the same number")
+        raise ValueError(
+            f"{names[0]} has {a.shape[1]} dimensions, {names[1]} has {b.shape[1]}; accepted: the same number"
+        )
     return a, b
 
 
