@@ -3,7 +3,8 @@
   python -m experiments.evaluate --workdir=runs/vae
 
 Every evaluator of the stored config runs on the test split. --judge names the work folder of a classifier, which then
-says what classes the samples show and how far their features are from those of the test split. --set gives a setting
+says what classes the samples show and how far their features are from those of the test split. --protocol compares
+samples with the test split by the feature network, counts and seeds that its name stands for. --set gives a setting
 that acts on sampling alone another value: --set=model.sampler.num_steps=4. --ema=0.08 uses the average of the
 weights that has this relative length, where checkpoints were kept (checkpoint.keep). --guide=runs/small moves the
 samples of a diffusion model away from those of a weaker one.
@@ -24,6 +25,7 @@ GUIDE_SCALE = flags.DEFINE_float("guide_scale", None, "How far: 1 not at all, 2 
 ACCELERATOR = flags.DEFINE_string("accelerator", "auto", "Where to compute: cpu, gpu, tpu or auto.")
 JUDGE = flags.DEFINE_string("judge", None, "Work folder of a classifier for the samples.")
 NUM = flags.DEFINE_integer("num", 1000, "Samples the judge looks at.", lower_bound=1)
+PROTOCOL = flags.DEFINE_string("protocol", None, "Protocol for samples as a set, such as fashion_mnist_10k.")
 LIMIT = flags.DEFINE_integer("limit", 0, "Test examples to look at, 0 for all.", lower_bound=0)
 SET = flags.DEFINE_multi_string("set", [], "A setting of sampling and its value, as model.sampler.num_steps=4.")
 
@@ -32,6 +34,7 @@ def main() -> int:
     import dataclasses
 
     from experiments.restore import guide_of, restore
+    from genjax.evaluators import Distribution
     from genjax.io.images import save_png
     from genjax.io.workdir import read_json, write_json
     from genjax.train.evaluation import context_of, evaluate
@@ -51,6 +54,8 @@ def main() -> int:
         from experiments.judge import judge
 
         evaluators.append(Scheduled("judge", judge(JUDGE.value, ACCELERATOR.value, run.plan, NUM.value), None))
+    if PROTOCOL.value:
+        evaluators.append(Scheduled("distribution", Distribution(PROTOCOL.value), None))
     context = context_of(run.plan, run.functions, run.state, run.mesh)
     report, protocols = evaluate(dataclasses.replace(context, limit=LIMIT.value), evaluators)
     before = read_json(run.workdir.evaluation) if run.workdir.evaluation.exists() else {}

@@ -46,6 +46,8 @@ class Context:
       batch_size: examples in one call; the numbers do not depend on it.
       place: puts host arrays on the device.
       limit: examples any evaluator looks at, at most; 0 for the whole split.
+      conditional: whether samples are of the class they are asked to be.
+      compiled: makes a compiled function of a pure one, for what is no family's.
       stop: asked before every batch; once it is true the evaluation ends with ``Stopped``.
     """
 
@@ -57,6 +59,8 @@ class Context:
     batch_size: int
     place: Callable[[Any], Any] = lambda tree: tree
     limit: int = 0
+    conditional: bool = False
+    compiled: Callable[[Callable[..., Any]], Callable[..., Any]] = lambda function: function
     stop: Callable[[], bool] = lambda: False
 
     def key(self, name: str) -> Key:

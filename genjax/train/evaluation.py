@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 
 from genjax.evaluators.base import Context, Report
 from genjax.families.base import TrainState
+from genjax.train.compilation import compiler_options
 from genjax.train.plan import Experiment, Scheduled
 from genjax.train.sharding import replicated
 from genjax.train.steps import Functions
@@ -33,6 +34,8 @@ def context_of(
         seed=plan.config["seed"],
         batch_size=plan.config["eval_batch_size"],
         place=lambda tree: jax.device_put(tree, place),
+        conditional=plan.family.conditional,
+        compiled=lambda function: jax.jit(function, compiler_options=compiler_options()),
         stop=stop,
     )
 
