@@ -87,6 +87,9 @@ def main_numbers(evaluation: Mapping[str, Any]) -> str:
     """The numbers of every evaluator, with their 95 % interval or standard error where it is known."""
     parts = []
     for record in evaluation["evaluators"].values():
+        if "protocol" in record:
+            parts.append(f"under {record['protocol']}")
+        intervals = record.get("intervals_95", {})
         for name, value in record["scalars"].items():
             if "/" in name:
                 continue
@@ -94,6 +97,9 @@ def main_numbers(evaluation: Mapping[str, Any]) -> str:
             interval = record.get(f"{name}_interval_95")
             if interval:
                 parts.append(f"{name} {value:.2%} [{interval[0]:.2%}, {interval[1]:.2%}]")
+            elif name in intervals:
+                low, high = intervals[name]
+                parts.append(f"{name} {value:.4g} [{low:.4g}, {high:.4g}]")
             else:
                 parts.append(f"{name} {value:.4g}" + (f" ± {error:.2g}" if error is not None else ""))
     return ", ".join(parts)

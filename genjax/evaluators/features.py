@@ -97,9 +97,8 @@ def read(name: str, data: bytes) -> FeatureNetwork:
     with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
         about = json.loads(str(arrays["about"]))
         flat = {key: arrays[key].astype(np.float32) for key in arrays.files if key != "about"}
-    options = dict(about["network"])
-    options = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
-    network = CLASSIFIERS[options.pop("name")](num_classes=len(about["class_names"]), **options)
+    options = {key: tuple(value) if isinstance(value, list) else value for key, value in about["network"].items()}
+    network = CLASSIFIERS[str(options.pop("name"))](num_classes=len(about["class_names"]), **options)
 
     def apply(variables: Params, images: Array) -> tuple[Array, Array]:
         signed = jnp.asarray(images).astype(jnp.float32) / 127.5 - 1.0
@@ -119,7 +118,7 @@ def pack(variables: Params, about: Mapping[str, Any]) -> bytes:
       variables: nested mappings of arrays.
       about: JSON-able: network (its config section), shape, class_names, data (provenance), accuracy; more is kept.
     """
-    flat: dict[str, np.ndarray] = {}
+    flat: dict[str, Any] = {}
 
     def flatten(tree: Mapping[str, Any], prefix: str) -> None:
         for key in sorted(tree):

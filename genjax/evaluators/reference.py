@@ -28,14 +28,15 @@ def cached(facts: Mapping[str, Any], compute: Callable[[], dict[str, np.ndarray]
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     path = home / "genjax" / "reference" / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.npz"
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            if str(arrays["facts"]) == text:
-                return {name: arrays[name] for name in arrays.files if name != "facts"}
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as kept:
+            if str(kept["facts"]) == text:
+                return {name: kept[name] for name in kept.files if name != "facts"}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         pass  # not there, or cut short
     result = compute()
+    arrays: dict[str, Any] = {"facts": np.array(text), **result}
     out = io.BytesIO()
-    np.savez(out, facts=np.array(text), **result)
+    np.savez(out, **arrays)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f"{path.name}.{os.getpid()}")

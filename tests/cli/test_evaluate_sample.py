@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.cli.commands import checkpoint_steps, read, records, run, run_many, snapshot, train_arguments
+from tests.cli.commands import checkpoint_steps, one_line, read, records, run, run_many, snapshot, train_arguments
 
 
 @pytest.fixture
@@ -134,3 +134,28 @@ def test_classes_by_name(tmp_path):
     assert trained.status == sampled.status == 0, (trained, sampled)
     np.testing.assert_array_equal(np.load(run_folder / "samples" / "step2_seed0.npz")["labels"], [2, 0, 2, 0, 2])
     assert "accepted: 0 to 2 or ant, bee, cat" in unknown.err
+
+
+def test_evaluating_under_a_protocol(other_runs, tmp_path):
+    classifier, gan = other_runs
+    copy = tmp_path / "gan"
+    shutil.copytree(gan, copy)
+    before = snapshot(copy)
+    good, *refused = run_many(
+        [
+            ("evaluate", [f"--workdir={copy}", "--protocol=digits_2k"]),
+            ("evaluate", [f"--workdir={gan}", "--protocol=fid_50k"]),
+            ("evaluate", [f"--workdir={gan}", "--protocol=mnist_2k"]),
+            ("evaluate", [f"--workdir={classifier}", "--protocol=digits_2k"]),
+        ]
+    )
+    assert good.status == 0 and good.err == "", good
+    record = read(copy / "evaluation.json")["evaluators"]["distribution"]
+    assert record["protocol"] == "digits_2k" and record["settings"]["samples"] == 2000
+    low, high = record["intervals_95"]["frechet_distance"]
+    assert 0 <= low < record["scalars"]["frechet_distance"] < high
+    assert "class_frechet_distance" not in record["scalars"]  # the samples are of no class
+    messages = ("accepted: digits_2k", "looks at images of (28, 28, 1)", "can't sample")
+    for answer, message in zip(refused, messages, strict=True):
+        assert message in one_line(answer), answer
+    assert {name: before[name] for name in before if "checkpoints" in name}.items() <= snapshot(copy).items()
