@@ -142,6 +142,8 @@ def _section(run: Path, config: Any, evaluation: Any, environment: Any, relative
     sampled = f", {evaluation[_WORK]} network evaluations a sample" if _WORK in evaluation else ""
     if "settings" in evaluation:
         sampled += ", " + ", ".join(f"{name}={value}" for name, value in evaluation["settings"].items())
+    if weak := evaluation.get("guide"):
+        sampled += f", guided by {weak['run']} (step {weak['step']}) at {weak['scale']:g}"
     lines = [
         f"## {run.name}",
         "",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from experiments import results
+from experiments import results, results_table
 from genjax.io.files import read_json, write_json
 from genjax.types import UserError
 
@@ -38,6 +40,18 @@ def test_an_edited_number_is_noticed(tmp_path):
     scalars[next(iter(scalars))] += 0.01
     write_json(run / "evaluation.json", evaluation)
     assert results.page([run], tmp_path) != results.page([RUNS[0]], tmp_path)
+
+
+def test_the_table_has_every_number_with_its_interval():
+    text = results_table.table(RUNS)
+    assert text == (ROOT / "docs/results/results.csv").read_text()
+    rows = list(csv.DictReader(io.StringIO(text)))
+    records = [read_json(run / "evaluation.json")["evaluators"].values() for run in RUNS]
+    assert len(rows) == sum(len(record["scalars"]) for run in records for record in run)
+    bounded = [row for row in rows if row["low"]]
+    assert {row["metric"] for row in bounded} >= {"accuracy", "label_accuracy", "frechet_distance"}
+    assert all(float(row["low"]) <= float(row["value"]) <= float(row["high"]) for row in bounded)
+    assert {row["protocol"] for row in rows} >= {"", "fashion_mnist_10k", "mnist_10k"}
 
 
 def test_paths_of_the_machine_are_cut():
