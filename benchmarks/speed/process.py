@@ -108,9 +108,9 @@ class Worker:
 
     def _answer(self, limit: float) -> dict[str, Any]:
         assert self._process.stdout is not None
+        start = time.perf_counter()  # before the timer, so that what it ends is late by this clock too
         timer = threading.Timer(limit, self._kill)
         timer.start()
-        start = time.perf_counter()
         line = self._process.stdout.readline()
         timer.cancel()
         if not line:
