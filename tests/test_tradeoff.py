@@ -50,7 +50,10 @@ class Run:
         evaluations = None if name == "adaptive" else STEP[name](self.steps)
         config = {"seed": 3, "eval_batch_size": 8}
         return SimpleNamespace(
-            family=SimpleNamespace(evaluations=evaluations, conditional=True), config=config, train=source(50), test=source(20)
+            family=SimpleNamespace(evaluations=evaluations, conditional=True),
+            config=config,
+            train=source(50),
+            test=source(20),
         )
 
     @property
