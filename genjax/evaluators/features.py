@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from genjax.networks import CLASSIFIERS
+from genjax.tree import named_leaves, nested
 from genjax.types import Array, Params, UserError, lookup
 
 # Data set -> SHA-256 of its file. `python -m experiments.feature_network` writes the file and prints the sum.
@@ -108,7 +109,7 @@ def read(name: str, data: bytes) -> FeatureNetwork:
     facts = {"name": name, "sha256": hashlib.sha256(data).hexdigest()}
     facts |= {key: about[key] for key in ("network", "data", "accuracy")}
     shape = tuple(about["shape"])
-    return FeatureNetwork(name, shape, apply, _nested(flat), tuple(about["class_names"]), facts)
+    return FeatureNetwork(name, shape, apply, nested(flat), tuple(about["class_names"]), facts)
 
 
 def pack(variables: Params, about: Mapping[str, Any]) -> bytes:
@@ -118,27 +119,7 @@ def pack(variables: Params, about: Mapping[str, Any]) -> bytes:
       variables: nested mappings of arrays.
       about: JSON-able: network (its config section), shape, class_names, data (provenance), accuracy; more is kept.
     """
-    flat: dict[str, Any] = {}
-
-    def flatten(tree: Mapping[str, Any], prefix: str) -> None:
-        for key in sorted(tree):
-            if isinstance(tree[key], Mapping):
-                flatten(tree[key], f"{prefix}{key}/")
-            else:
-                flat[f"{prefix}{key}"] = np.asarray(tree[key]).astype(np.float16)
-
-    flatten(variables, "")
+    flat: dict[str, Any] = {name: np.asarray(x).astype(np.float16) for name, x in named_leaves(variables).items()}
     out = io.BytesIO()
     np.savez(out, about=np.array(json.dumps(about, sort_keys=True)), **flat)
     return out.getvalue()
-
-
-def _nested(flat: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    tree: dict[str, Any] = {}
-    for path, array in flat.items():
-        *folders, leaf = path.split("/")
-        node = tree
-        for folder in folders:
-            node = node.setdefault(folder, {})
-        node[leaf] = array
-    return tree

@@ -26,6 +26,7 @@ import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from genjax.io.files import decode_floats, encode_floats, folder_lock, reason, verify, write_fingerprints
+from genjax.tree import nested
 from genjax.types import UserError
 
 Which = int | Literal["latest", "best"]
@@ -161,7 +162,7 @@ class Checkpoints:
             "metadata": dict(metadata or {}),
         }
         # Orbax refuses arrays without elements; the record says enough to make them again.
-        arrays = _nested({name: x for name, x in leaves.items() if x.size})
+        arrays = nested({name: x for name, x in leaves.items() if x.size})
         if not arrays:
             raise UserError(f"checkpoint step {step}: the state has no array to save")
         try:
@@ -238,7 +239,7 @@ class Checkpoints:
         if any(leaf is not ocp.PLACEHOLDER for leaf in request.values()):
             try:
                 verify(self.folder / str(step))
-                loaded = _named(ocp.load(str(self.folder / str(step)), _nested(request)))
+                loaded = _named(ocp.load(str(self.folder / str(step)), nested(request)))
             except Exception as error:
                 raise self._unreadable(step, error) from error
         empty = lambda leaf: jnp.zeros(leaf.shape, leaf.dtype, device=leaf.sharding)  # noqa: E731
@@ -364,17 +365,6 @@ def _named(tree: Any) -> dict[str, Any]:
     if len(named) != len(pairs):
         raise ValueError("two leaves of the state have the same path; keys must not contain '/' or mix 0 and '0'")
     return named
-
-
-def _nested(named: Mapping[str, Any]) -> dict[str, Any]:
-    nested: dict[str, Any] = {}
-    for name, leaf in named.items():
-        *parents, last = name.split("/")
-        node = nested
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[last] = leaf
-    return nested
 
 
 def _describe(leaf: Any) -> str:
