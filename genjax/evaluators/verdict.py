@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,7 +20,7 @@ SMALLER = (
 )
 LARGER = (
     *("accuracy", "label_accuracy", "elbo", "log_likelihood", "class_entropy", "smallest_class_share", "class_score"),
-    *("precision", "recall", "density", "coverage"),
+    *("precision", "recall", "density", "coverage", "importance_bound"),
 )
 # What fixes the numbers of an evaluator without a named protocol; the seed of its noise is the run's.
 _FIXED = ("data", "examples", "samples", "draws", "classifier", "feature_dims", "calibration_bins")
@@ -104,6 +105,6 @@ def _without_place(value: Any) -> Any:
 
 
 def smaller_is_better(metric: str) -> bool | None:
-    """By the metric's name; None for one that is not known here."""
-    name = metric.rpartition("/")[2]
+    """By the metric's name, a count at its end left out (importance_bound_500); None for one that is not known here."""
+    name = re.sub(r"_\d+$", "", metric.rpartition("/")[2])
     return True if name in SMALLER else False if name in LARGER else None
