@@ -50,7 +50,7 @@ def judge(path: str, accelerator: str, plan: Experiment, num: int) -> Judged:
         class_names=names,
     )
     same_classes = (spec.classes, spec.class_names) == (wanted.classes, wanted.class_names)
-    return Judged(classifier, num, labelled=plan.family.conditional and same_classes, training=plan.train)
+    return Judged(classifier, num, labelled=plan.family.conditional and same_classes)
 
 
 def in_batches(function: Callable[[np.ndarray], Any], images: np.ndarray, size: int) -> np.ndarray:

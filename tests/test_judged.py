@@ -254,15 +254,15 @@ def test_a_better_generator_is_nearer():
 
 def test_training_images_are_there_for_comparison():
     training = source(100, seed=5)
-    report = judged(training=training)(context())
+    report = judged()(context(training=training))
     index = np.linspace(0, 99, 60).astype(int)
     expected = frechet_distance(fit(features_of(training.images[index])), fit(features_of(source().images)))
     assert report.protocol["frechet_distance_of_training_images"] == pytest.approx(expected, rel=1e-4)
-    few = judged(training=source(10, seed=5))(context()).protocol["frechet_distance_of_training_images"]
+    few = judged()(context(training=source(10, seed=5))).protocol["frechet_distance_of_training_images"]
     assert few == pytest.approx(
         frechet_distance(fit(features_of(source(10, seed=5).images)), fit(features_of(source().images))), rel=1e-4
     )
-    assert "frechet_distance_of_training_images" not in judged(training=source(1))(context()).protocol
+    assert "frechet_distance_of_training_images" not in judged()(context(training=source(1))).protocol
 
 
 def test_limits_and_stops():

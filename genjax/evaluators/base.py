@@ -48,6 +48,7 @@ class Context:
       limit: examples any evaluator looks at, at most; 0 for the whole split.
       conditional: whether samples are of the class they are asked to be.
       compiled: makes a compiled function of a pure one, for what is no family's.
+      training: the split that the state was trained on; None where nobody said.
       stop: asked before every batch; once it is true the evaluation ends with ``Stopped``.
     """
 
@@ -61,6 +62,7 @@ class Context:
     limit: int = 0
     conditional: bool = False
     compiled: Callable[[Callable[..., Any]], Callable[..., Any]] = lambda function: function
+    training: Source | None = None
     stop: Callable[[], bool] = lambda: False
 
     def key(self, name: str) -> Key:
@@ -82,9 +84,7 @@ class Context:
 
     def examples(self, num: int) -> dict[str, np.ndarray]:
         """``num`` examples spread evenly over the split (fewer when it is smaller)."""
-        num = min(num, len(self.source))
-        index = np.linspace(0, len(self.source) - 1, num).astype(np.int64)
-        return {**self.source.gather(index), "index": index.astype(np.int32)}
+        return spread(self.source, num)
 
     def extra(self, name: str, evaluator: str) -> Callable[..., Any]:
         """The family's extra function, or an error that says which evaluator wanted it."""
@@ -134,6 +134,12 @@ class Evaluator(Protocol):
     """A metric with its settings."""
 
     def __call__(self, context: Context) -> Report: ...
+
+
+def spread(source: Source, num: int) -> dict[str, np.ndarray]:
+    """``num`` examples spread evenly over a split (all when it is smaller), with ``index`` int32 ``[num]``."""
+    index = np.linspace(0, len(source) - 1, min(num, len(source))).astype(np.int64)
+    return {**source.gather(index), "index": index.astype(np.int32)}
 
 
 def check_at_least(lowest: int, **settings: int) -> None:

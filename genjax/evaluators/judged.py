@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from genjax.data.base import Source
-from genjax.evaluators.base import Context, Report, to_uint8
+from genjax.evaluators.base import Context, Report, spread, to_uint8
 from genjax.metrics.classification import wilson_interval
 from genjax.metrics.frechet import Gaussian, Moments, fit, frechet_distance
 from genjax.types import UserError
@@ -70,12 +69,13 @@ class Judge:
 class Judged:
     """What a classifier says about samples: a collapsed generator leaves classes out, a blurred one is far away.
 
+    The distance of ``num`` training images goes into the protocol, for comparison: not 0, because ``frechet_distance``
+    is biased, and because the judge may have learnt them by heart.
+
     Attributes:
       judge: the classifier.
       num: samples to draw.
       labelled: whether samples are of the class they were asked to be, and the judge knows these classes.
-      training: training split of the samples' run. The distance of ``num`` of its images goes into the protocol, for
-        comparison: not 0, because ``frechet_distance`` is biased, and because the judge may have learnt them by heart.
 
     Raises:
       ValueError: ``num`` is below 2, and a single sample has no covariance.
@@ -84,7 +84,6 @@ class Judged:
     judge: Judge
     num: int = 1000
     labelled: bool = False
-    training: Source | None = None
 
     def __post_init__(self):
         if self.num < 2:
@@ -100,10 +99,8 @@ class Judged:
             "feature_dims": len(real.mean),
             "classifier": self.judge.identity,
         }
-        if self.training is not None and len(self.training) > 1:
-            count = min(self.num, len(self.training))
-            index = np.linspace(0, len(self.training) - 1, count).astype(np.int64)
-            value = self.judge.distance(self.training.gather(index)["image"], real)
+        if context.training is not None and len(context.training) > 1:
+            value = self.judge.distance(spread(context.training, self.num)["image"], real)
             facts["frechet_distance_of_training_images"] = float(f"{value:.5g}")
         return facts
 

@@ -24,7 +24,7 @@ def context_of(
     mesh: Mesh,
     stop: Callable[[], bool] = lambda: False,
 ) -> Context:
-    """The test split and the functions of an experiment, with ``state`` to judge."""
+    """Both splits and the functions of an experiment, with ``state`` to judge."""
     place = replicated(mesh)
     return Context(
         functions=functions,
@@ -36,6 +36,7 @@ def context_of(
         place=lambda tree: jax.device_put(tree, place),
         conditional=plan.family.conditional,
         compiled=lambda function: jax.jit(function, compiler_options=compiler_options()),
+        training=plan.train,
         stop=stop,
     )
 
