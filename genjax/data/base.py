@@ -12,7 +12,34 @@ import numpy as np
 from genjax.types import ImageSpec, UserError
 
 _CHUNK = 1024
-_SPLIT = re.compile(r"(?P<name>train|test)(\[(?P<start>-?\d+%?)?:(?P<stop>-?\d+%?)?\])?")
+_SPLIT = re.compile(r"(?P<name>train|test|all)(\[(?P<start>-?\d+%?)?:(?P<stop>-?\d+%?)?\])?")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Factors:
+    """What each image of a set was made of, where that is known.
+
+    Attributes:
+      names: one for each factor, such as ``"scale"``.
+      sizes: how many values each can have.
+      values: int32 ``[N, F]``, the value of each factor in [0, size).
+
+    Raises:
+      ValueError: they contradict each other.
+    """
+
+    names: tuple[str, ...]
+    sizes: tuple[int, ...]
+    values: np.ndarray
+
+    def __post_init__(self):
+        if self.values.dtype != np.int32 or self.values.ndim != 2 or self.values.shape[1] != len(self.names):
+            found = f"{self.values.dtype}{list(self.values.shape)}"
+            raise ValueError(f"factor values are {found}, expected int32 [N, {len(self.names)}]")
+        if len(self.sizes) != len(self.names):
+            raise ValueError(f"{len(self.names)} factors have {len(self.sizes)} sizes")
+        if (self.values < 0).any() or (self.values >= np.array(self.sizes)).any():
+            raise ValueError(f"factor values lie outside [0, size) of sizes {self.sizes}")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -23,11 +50,13 @@ class Source(abc.ABC):
       spec: what the images are.
       name: short name for tables and logs, such as ``"mnist"``.
       provenance: where the images come from, as JSON-able values: source, where, split, count, and version or sha256.
+      factors: what each image was made of, or None where nobody knows.
     """
 
     spec: ImageSpec
     name: str
     provenance: dict[str, Any]
+    factors: Factors | None = dataclasses.field(default=None, kw_only=True)
 
     @abc.abstractmethod
     def __len__(self) -> int: ...
@@ -68,6 +97,8 @@ class ArraySource(Source):
         if self.images.dtype != np.uint8 or self.images.shape[1:] != self.spec.shape:
             found = f"{self.images.dtype}{list(self.images.shape)}"
             raise ValueError(f"images are {found}, expected uint8 [N, H, W, C] of {self.spec.shape}")
+        if self.factors is not None and len(self.factors.values) != len(self.images):
+            raise ValueError(f"{len(self.factors.values)} rows of factors for {len(self.images)} images")
         if (self.labels is None) != (self.spec.classes == 0):
             raise ValueError(f"labels {'missing' if self.labels is None else 'given'} with {self.spec.classes} classes")
         if self.labels is None:
@@ -109,18 +140,19 @@ def in_memory(source: Source, budget_bytes: int) -> Source:
         images[part] = batch["image"]
         if labels is not None:
             labels[part] = batch["label"]
-    return ArraySource(source.spec, source.name, source.provenance, images, labels)
+    return ArraySource(source.spec, source.name, source.provenance, images, labels, factors=source.factors)
 
 
-def parse_split(split: str, where: str) -> str:
-    """``"train"`` or ``"test"`` of a split such as ``"train[:90%]"``.
+def parse_split(split: str, where: str, accepted: tuple[str, ...] = ("train", "test")) -> str:
+    """``"train"`` or ``"test"`` of a split such as ``"train[:90%]"``; also ``"all"`` where that is accepted.
 
     Raises:
       UserError: anything else, naming ``where`` it was asked for.
     """
     match = _SPLIT.fullmatch(split) if isinstance(split, str) else None
-    if not match:
-        raise UserError(f"{where}: unknown split {split!r}; use train or test, or a part such as train[:90%]")
+    if not match or match["name"] not in accepted:
+        names = f"{', '.join(accepted[:-1])} or {accepted[-1]}"
+        raise UserError(f"{where}: unknown split {split!r}; use {names}, or a part such as train[:90%]")
     return match["name"]
 
 
