@@ -10,12 +10,33 @@ from genjax.data.arrays import arrays
 from genjax.data.base import ArraySource, Source, in_memory
 from genjax.data.embedded import digits
 from genjax.data.folder import folder
+from genjax.data.procedural import shapes
 from genjax.data.records import tfds
+from genjax.data.stacked import stacked
 from genjax.types import UserError
 
-__all__ = ["SOURCES", "ArraySource", "Source", "arrays", "digits", "folder", "in_memory", "load", "tfds"]
+__all__ = [
+    "SOURCES",
+    "ArraySource",
+    "Source",
+    "arrays",
+    "digits",
+    "folder",
+    "in_memory",
+    "load",
+    "shapes",
+    "stacked",
+    "tfds",
+]
 
-SOURCES: dict[str, Callable[..., Source]] = {"arrays": arrays, "digits": digits, "folder": folder, "tfds": tfds}
+SOURCES: dict[str, Callable[..., Source]] = {
+    "arrays": arrays,
+    "digits": digits,
+    "folder": folder,
+    "shapes": shapes,
+    "stacked": stacked,
+    "tfds": tfds,
+}
 
 
 def load(source: str, /, split: str, **kwargs: Any) -> Source:

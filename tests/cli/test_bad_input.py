@@ -22,7 +22,7 @@ SETTINGS = {
     "no value": (VAE, ["batch_size="], ["--config.batch_size="]),
     "family": (VAE, ["model.family=vea"], ["model.family='vea'", "classifier, diffusion, gan, vae"]),
     "network": (VAE, ["model.network.name=unnet"], ["model.network.name='unnet'", "conv_vae"]),
-    "data source": (VAE, ["data.source=digit"], ["data.source='digit'", "arrays, digits, folder, tfds"]),
+    "data source": (VAE, ["data.source=digit"], ["data.source='digit'", "arrays, digits, folder, shapes, stacked, tfds"]),
     "split": (VAE, ["data.train=validation"], ["'validation'", "train or test"]),
     "accelerator": (VAE, ["accelerator.platform=cuda"], ["accelerator=cuda", "auto, cpu, gpu, tpu"]),
     "evaluator": (VAE, ["evaluators.eval.name=meen"], ["evaluators.eval.name='meen'", "importance_bound"]),

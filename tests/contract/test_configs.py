@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from genjax import build, rng
-from genjax.data import sources
+from genjax.data import records, sources
 from genjax.families import FAMILIES
 from genjax.io.workdir import Workdir
 from genjax.train.loop import train
@@ -34,6 +34,7 @@ SIZES = (ImageSpec(28, 28, 1, 10), ImageSpec(32, 32, 3, 10), ImageSpec(64, 64, 3
 @pytest.fixture(autouse=True)
 def _fake_sources(monkeypatch):
     monkeypatch.setitem(sources.SOURCES, "tfds", fakes.tfds)
+    monkeypatch.setattr(records, "tfds", fakes.tfds)  # where stacked digits come from
 
 
 def module(path: str) -> ModuleType:
@@ -57,7 +58,8 @@ def networks_of(model: Mapping[str, Any]) -> tuple[str, ...]:
 
 def pixels(path: str) -> int:
     data = config(path)["data"]
-    return fakes.TFDS[data["options"]["name"]][0].pixels if data["source"] == "tfds" else 0
+    named = {"tfds": "name", "stacked": "base"}
+    return fakes.TFDS[data["options"][named[data["source"]]]][0].pixels if data["source"] in named else 0
 
 
 def smallest() -> list[str]:
