@@ -1,9 +1,10 @@
-"""Pictures for people: grids of samples, reconstructions beside originals, confusion matrices."""
+"""Pictures for people: grids of samples, reconstructions beside originals, confusion matrices, curves."""
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -122,6 +123,43 @@ def confusion_figure(matrix: Any, names: Sequence[str] = ()) -> np.ndarray:
                     colour = "white" if share[row, column] > 0.5 else "black"
                     text = str(matrix[row, column])
                     axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=_fitting(text))
+    canvas.draw()
+    return np.array(canvas.buffer_rgba())[..., :3].copy()
+
+
+def curves_figure(x: Any, curves: Mapping[str, Any], x_label: str, y_label: str) -> np.ndarray:
+    """Draws curves over one axis, with a legend of their names.
+
+    Args:
+      x: whole numbers ``[N]``.
+      curves: finite numbers ``[N]`` by name, at least one of them.
+      x_label, y_label: what the axes mean, with units.
+
+    Returns:
+      uint8 ``[H, W, 3]``.
+
+    Raises:
+      UserError: no curve, or one that has not N finite numbers.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    x = np.asarray(x)
+    values = {name: np.asarray(curve, float) for name, curve in curves.items()}
+    if not values or any(curve.shape != x.shape or not np.isfinite(curve).all() for curve in values.values()):
+        raise UserError(
+            f"curves {', '.join(values) or 'none'}: must be finite numbers, one for each of {len(x)} places"
+        )
+    figure = Figure(figsize=(6.0, 4.0), dpi=100, layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for (name, curve), style in zip(values.items(), itertools.cycle(("-", "--", ":", "-.")), strict=False):
+        axes.plot(x, curve, style, label=name)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
+    axes.grid(alpha=0.3)
+    axes.legend()
     canvas.draw()
     return np.array(canvas.buffer_rgba())[..., :3].copy()
 
