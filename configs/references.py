@@ -12,8 +12,8 @@ was overridden::
         value = published[config.model.num_draws]
         return (Reference("bound/importance_bound_5000", value, "Burda et al. 2016, table 1", tolerance=0.3),)
 
-``python -m experiments.report`` puts them next to the means of the runs, and marks what misses them. A config without the
-function has none. Only state a figure whose source you have read: where, which table, under which conditions.
+``python -m experiments.report`` puts them next to the means of the runs, and marks what misses them. A config without
+the function has none. Only state a figure whose source you have read: where, which table, under which conditions.
 """
 
 from __future__ import annotations

@@ -18,13 +18,16 @@ from genjax.types import UserError
 USAGE, DIVERGED = 2, 3
 
 
-def run(main: Callable[[], int | None], doc: str | None) -> None:
-    """Parses the flags, calls ``main`` and exits."""
+def run(main: Callable[..., int | None], doc: str | None, positional: bool = False) -> None:
+    """Parses the flags, calls ``main`` and exits.
+
+    ``main`` takes no argument, or with ``positional`` the list of what stands on the command line beside the flags.
+    """
     try:
         rest = _parse(doc or "")
-        if rest:
+        if rest and not positional:
             raise UserError(f"argument {rest[0]!r} is not understood; every setting is a flag, see --help")
-        status = main()
+        status = main(rest) if positional else main()
     except UserError as error:
         status = fail(str(error), USAGE)
     except KeyboardInterrupt:

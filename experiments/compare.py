@@ -1,69 +1,69 @@
 """Compares two groups of runs that differ in their seeds, and says which is better.
 
-  python -m experiments.compare --a=runs/wide/seed=0,runs/wide/seed=1 --b=runs/base/seed=0,runs/base/seed=1 \\
-      --metric=eval/accuracy
+  python -m experiments.compare --a='runs/wide/*' --b=runs/base/seed=0,runs/base/seed=1 --metric=eval/accuracy
 
---metric is EVALUATOR/NUMBER of evaluation.json. Numbers of different protocols are not compared unless
+--a and --b take work folders, patterns of them, or the name of a group in the results (--results), as RESULTS.md calls
+it. --metric is EVALUATOR/NUMBER of evaluation.json. Numbers of different protocols are not compared unless
 --across_protocols says so. Ends in a line such as "A better by 1.3 +/- 0.4 (5 and 5 runs, 95% interval)" or "no
 difference seen".
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from absl import flags
 
 from experiments import cli
 
-A = flags.DEFINE_list("a", [], "Work folders of the first group.")
-B = flags.DEFINE_list("b", [], "Work folders of the second group.")
+if TYPE_CHECKING:
+    from experiments.comparison import Side
+
+A = flags.DEFINE_list("a", [], "Work folders, patterns or a group's name: the first group.")
+B = flags.DEFINE_list("b", [], "The second group, likewise.")
 METRIC = flags.DEFINE_string("metric", None, "EVALUATOR/NUMBER, such as eval/accuracy.")
 BETTER = flags.DEFINE_enum("better", None, ["smaller", "larger"], "Which way is better, where that is not known.")
 ACROSS = flags.DEFINE_bool("across_protocols", False, "Compare numbers of different protocols nevertheless.")
+RESULTS = flags.DEFINE_string("results", "docs/results", "Folder of collected runs in which groups have names.")
 
 
-def record_of(folder: str, evaluator: str, number: str) -> dict[str, Any]:
-    """What ``evaluator`` found of a run; raises UserError for a folder or number that is not there."""
+def sides(given: list[str]) -> list[Side]:
+    """The runs that folders, patterns and names of groups stand for; raises UserError where there are none."""
+    import glob
     from pathlib import Path
 
+    from experiments import comparison, groups
     from genjax.io.files import read_json
     from genjax.types import UserError
 
-    path = Path(folder) / "evaluation.json"
-    if not path.is_file():
-        raise UserError(f"{folder}: no evaluation.json; accepted: work folders of finished or evaluated runs")
-    evaluators = read_json(path)["evaluators"]
-    known = [f"{name}/{key}" for name, record in evaluators.items() for key in record["scalars"]]
-    if number not in evaluators.get(evaluator, {}).get("scalars", {}):
-        raise UserError(f"--metric={evaluator}/{number}: not in {path}; accepted: {', '.join(known)}")
-    return evaluators[evaluator]
+    found = []
+    for item in given:
+        paths = [Path(item)] if Path(item).is_dir() else [Path(path) for path in sorted(glob.glob(item))]
+        if not paths:
+            collected = groups.groups_of(groups.read_runs(Path(RESULTS.value)))
+            if item not in [group.name for group in collected]:
+                known = ", ".join(repr(group.name) for group in collected)
+                raise UserError(
+                    f"{item}: no such folder; accepted: work folders with evaluation.json, patterns of them, or a "
+                    f"group of {RESULTS.value}{': ' * bool(known)}{known}"
+                )
+            found += comparison.sides_of(comparison.named(collected, item))
+            continue
+        for path in paths:
+            record = path / "evaluation.json"
+            if not record.is_file():
+                raise UserError(f"{path}: no evaluation.json; accepted: work folders of finished or evaluated runs")
+            found.append(comparison.Side(str(path), read_json(record)))
+    return found
 
 
 def main() -> int:
-    from genjax.evaluators.verdict import mismatch, smaller_is_better, verdict
+    from experiments.comparison import compared
     from genjax.types import UserError
 
     if not A.value or not B.value or not METRIC.value:
         raise UserError("--a, --b and --metric are required; see --help")
-    evaluator, _, number = METRIC.value.partition("/")
-    smaller = smaller_is_better(number) if BETTER.value is None else BETTER.value == "smaller"
-    if smaller is None:
-        raise UserError(f"--metric={METRIC.value}: which way is better is not known; accepted: with --better")
-    groups = [[record_of(folder, evaluator, number) for folder in group] for group in (A.value, B.value)]
-    if set(A.value) & set(B.value) or any(len(set(group)) < len(group) for group in (A.value, B.value)):
-        raise UserError("--a, --b: a run is named twice; accepted: each once")
-    first = groups[0][0]
-    for folder, other in zip([*A.value, *B.value], [*groups[0], *groups[1]], strict=True):
-        if (difference := mismatch(first, other)) and not ACROSS.value:
-            raise UserError(
-                f"{A.value[0]} and {folder} are of different protocols: {difference}; see --across_protocols"
-            )
-    numbers = [[record["scalars"][number] for record in group] for group in groups]
-    try:
-        answer = verdict(*numbers, smaller=smaller)
-    except ValueError as error:
-        raise UserError(str(error)) from error
+    answer, numbers = compared(sides(A.value), sides(B.value), METRIC.value, BETTER.value, ACROSS.value)
     for name, mean, values in zip("AB", answer.means, numbers, strict=True):
         print(f"{name}: {METRIC.value} {mean:.6g} ({', '.join(f'{value:.6g}' for value in values)})")
     print(answer.line())

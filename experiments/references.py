@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 import runpy
 from collections.abc import Mapping, Sequence
@@ -41,7 +42,7 @@ class Published:
 def config_file(argv: Sequence[str]) -> str | None:
     """The config file that a command named, less its argument; None where there is none."""
     given = [argument.partition("=")[2] for argument in argv if argument.startswith("--config=")]
-    given += [after for flag, after in zip(argv, argv[1:], strict=False) if flag == "--config"]
+    given += [after for flag, after in itertools.pairwise(argv) if flag == "--config"]
     return given[-1].partition(":")[0] if given else None
 
 
@@ -68,7 +69,11 @@ def declared(argv: Sequence[str], config: Mapping[str, Any], where: Path) -> lis
     function = runpy.run_path(str(path)).get("references")
     if function is None:
         return []
-    found = function(ConfigDict(dict(config)))
+    try:
+        found = function(ConfigDict(dict(config)))
+    except (AttributeError, KeyError) as error:
+        missing = " ".join(str(error).split())
+        raise UserError(f"{name}: references() asks for a setting that the run has not: {missing}") from error
     fields = {field.name for field in dataclasses.fields(Published)}
     for item in found if isinstance(found, tuple | list) else (found,):
         names = {field.name for field in dataclasses.fields(item)} if dataclasses.is_dataclass(item) else set()
@@ -89,6 +94,8 @@ def checked(records: Any, evaluation: Mapping[str, Any], where: str) -> tuple[Pu
     for record in records if isinstance(records, list) else [records]:
         if not isinstance(record, dict) or set(record) != fields or not str(record["source"]).strip():
             raise UserError(f"{where}: reference {record!r}; accepted: {', '.join(sorted(fields))}, none of them empty")
+        if not all(type(record[name]) in (int, float) for name in ("value", "tolerance")):
+            raise UserError(f"{where}: reference {record!r}; accepted: numbers as value and tolerance")
         if record["metric"] not in known:
             raise UserError(f"{where}: reference for {record['metric']}: no such number; accepted: {', '.join(known)}")
         found.append(Published(**record))

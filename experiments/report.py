@@ -1,10 +1,15 @@
-"""Writes RESULTS.md and results.csv out of finished work folders; nothing in them is typed by hand.
+"""Writes RESULTS.md, an HTML page and CSV files out of finished work folders; nothing in them is typed by hand.
 
-  python -m experiments.report --workdirs=runs/vae,runs/gan --collect=docs/results --out=RESULTS.md
+  python -m experiments.report runs/vae runs/gan
 
---collect copies what a reader needs of each run (config, results, curves, pictures; a few hundred kB, no checkpoints)
-into a folder; RESULTS.md and, in that folder, results.csv (a line for each number) are made from there, so that
---collect=docs/results alone writes the same again.
+Copies what a reader needs of each run (config, results, curves, pictures, published figures; a few hundred kB, no
+checkpoints) to --collect. From there it makes RESULTS.md and, in that folder, index.html, results.csv (a line for each
+run's numbers) and results_groups.csv (a line for each figure of runs that differ in their seeds alone). Without work
+folders the same is written again. A folder of a population stands for all its members.
+
+Published figures are those that the config file of a run declares (configs/references.py), read from below the current
+folder where it lies there. --compare=GROUP:GROUP:EVALUATOR/NUMBER puts a verdict on the page; it is kept for the next
+time, until another --compare takes its place.
 """
 
 from __future__ import annotations
@@ -13,29 +18,53 @@ from absl import flags
 
 from experiments import cli
 
-WORKDIRS = flags.DEFINE_list("workdirs", [], "Work folders of finished runs to collect.")
+WORKDIRS = flags.DEFINE_list("workdirs", [], "Work folders of finished runs to collect, as the arguments are.")
 COLLECT = flags.DEFINE_string("collect", "docs/results", "Folder with a sub-folder for each run.")
 OUT = flags.DEFINE_string("out", "RESULTS.md", "The page.")
+COMPARE = flags.DEFINE_multi_string("compare", [], "Two groups and a number, such as vae/a:vae/b:eval/elbo.")
 
 
-def main() -> int:
+def main(paths: list[str]) -> int:
+    import dataclasses
     from pathlib import Path
 
-    from experiments import results, results_table
-    from genjax.io.files import write_atomic
+    from experiments import comparison, groups, results, results_html, results_page, results_table, results_text
+    from genjax.io.files import write_atomic, write_json
     from genjax.types import UserError
 
-    folder = Path(COLLECT.value)
-    for path in WORKDIRS.value:
-        results.collect(Path(path), folder / Path(path).name)
-    runs = sorted(path.parent for path in folder.glob("*/evaluation.json"))
+    folder, out = Path(COLLECT.value), Path(OUT.value)
+    comparisons = comparison.parsed(COMPARE.value)
+    collected = results.targets([*paths, *WORKDIRS.value], folder)
+    for path, target in collected.items():
+        results.collect(path, target)
+    for path in sorted(path.parent for path in folder.glob("*/evaluation.json")):
+        if path not in collected.values():
+            results.refresh_references(path)
+    runs = groups.read_runs(folder)
     if not runs:
-        raise UserError(f"no finished run in {folder}; accepted: --workdirs with folders that hold evaluation.json")
-    write_atomic(OUT.value, results.page(runs, Path(OUT.value).parent).encode())
-    write_atomic(folder / "results.csv", results_table.table(runs).encode())
-    print(f"{len(runs)} runs: {OUT.value}, {folder / 'results.csv'}")
+        raise UserError(f"no finished run in {folder}; accepted: work folders that hold evaluation.json as arguments")
+    found = groups.groups_of(runs)
+    verdicts = comparison.lines(comparisons or comparison.stored(folder), found)
+    files = {
+        out: results_page.page(found, verdicts, out.parent),
+        folder / "index.html": results_html.page(found, verdicts, folder),
+        folder / "results.csv": results_table.table(runs),
+        folder / "results_groups.csv": results_table.group_table(found),
+    }
+    for path, content in files.items():
+        write_atomic(path, content.encode())
+    if comparisons:
+        write_json(folder / comparison.COMPARISONS, [dataclasses.asdict(item) for item in comparisons])
+    for group in found:
+        for figure in group.missed:
+            print(
+                f"{group.name}: {figure.name} {results_text.value(figure)}, published {results_text.reference(figure)}"
+            )
+    for _, words in verdicts:
+        print(words)
+    print(f"{len(runs)} runs of {len(found)} configs: {', '.join(map(str, files))}")
     return 0
 
 
 if __name__ == "__main__":
-    cli.run(main, __doc__)
+    cli.run(main, __doc__, positional=True)

@@ -1,37 +1,56 @@
-"""The small form of finished runs, and the page made of them."""
+"""The small form of finished runs: what a reader needs of each, in a folder that holds no path of a machine."""
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from experiments.groups import REFERENCES
+from experiments.references import checked, declared
 from genjax.io.files import read_json, write_json
 from genjax.io.images import save_png
-from genjax.io.workdir import Workdir
+from genjax.io.workdir import POPULATION, Workdir
 from genjax.io.writer import read_metrics
 from genjax.types import UserError
 
-_WORK = "evaluations_per_sample"
+
+def targets(paths: Sequence[str | os.PathLike[str]], folder: Path) -> dict[Path, Path]:
+    """Where in ``folder`` each run goes: under its own name, members of a population behind the name of that.
+
+    Raises:
+      UserError: two runs would go to one place.
+    """
+    found: dict[Path, Path] = {}
+    for path in map(Path, paths):
+        members = read_json(path / POPULATION)["members"] if (path / POPULATION).is_file() else [None]
+        for member in members:
+            run = path if member is None else path / member
+            above = run.parent if (run.parent / POPULATION).is_file() else None
+            name = run.absolute().name if above is None else f"{above.absolute().name}_{run.name}"
+            if run not in found and folder / name in found.values():
+                raise UserError(f"{run}: another run of the name {name} is given; accepted: each name once")
+            found[run] = folder / name
+    return found
 
 
 def collect(path: Path, target: Path) -> None:
     """Copies a run's config, results, evaluation curves, pictures and what ``experiments.curve`` made of it.
 
-    Paths of the machine it ran on are left behind.
+    Paths of the machine it ran on are left behind. What lay at ``target`` before is replaced.
 
     Raises:
-      UserError: no work folder, or a run that is not finished.
+      UserError: no work folder, a run that is not finished, or references in its config file that fit no number of it.
     """
     workdir = Workdir.open(path)
     if not workdir.evaluation.exists():
         raise UserError(f"{path} has no evaluation.json; accepted: the work folder of a finished run")
-    target.mkdir(parents=True, exist_ok=True)
+    environment = read_json(workdir.environment)
+    _write_references(target, _declared(workdir.path) or [])
     write_json(target / "config.json", without_paths(workdir.read_config()))
     write_json(target / "evaluation.json", without_paths(read_json(workdir.evaluation)))
-    environment = read_json(workdir.environment)
     write_json(target / "environment.json", without_paths([*environment.pop("earlier"), environment][0]))
     curves: dict[str, list[list[float]]] = {}
     for record in read_metrics(workdir.metrics):
@@ -45,6 +64,35 @@ def collect(path: Path, target: Path) -> None:
         write_json(target / "curve.json", without_paths(read_json(curve / "curve.json")))
     for file in (*sorted(workdir.images.glob("*.png")), *curve.glob("curve.md"), *curve.glob("curve.png")):
         shutil.copyfile(file, target / file.name)
+
+
+def refresh_references(run: Path) -> None:
+    """Writes what the config file of a collected run declares now; where that file is not there, all stays as it is.
+
+    The file is looked for below the current folder.
+
+    Raises:
+      UserError: the file declares something that is no reference, or a reference that fits no number of the run.
+    """
+    found = _declared(run)
+    if found is not None:
+        _write_references(run, found)
+
+
+def _declared(run: Path) -> list[dict[str, Any]] | None:
+    environment = read_json(run / "environment.json")
+    first = [*environment["earlier"], environment][0] if "earlier" in environment else environment
+    found = declared(first["argv"], read_json(run / "config.json"), Path.cwd())
+    if found:
+        checked(found, read_json(run / "evaluation.json"), str(run))
+    return found
+
+
+def _write_references(target: Path, found: list[dict[str, Any]]) -> None:
+    if found:
+        write_json(target / REFERENCES, found)
+    else:
+        (target / REFERENCES).unlink(missing_ok=True)
 
 
 def without_paths(value: Any) -> Any:
@@ -76,96 +124,3 @@ def curve_figure(curves: Mapping[str, list[list[float]]]):
         axes.set_xlabel("step", fontsize=8)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
-
-
-def command(environment: Mapping[str, Any]) -> str:
-    """The command line that started the run."""
-    return " ".join(["python -m experiments.train", *environment["argv"][1:]])
-
-
-def main_numbers(evaluation: Mapping[str, Any]) -> str:
-    """The numbers of every evaluator, with their 95 % interval or standard error where it is known."""
-    parts = []
-    for record in evaluation["evaluators"].values():
-        if "protocol" in record:
-            parts.append(f"under {record['protocol']}")
-        intervals = record.get("intervals_95", {})
-        for name, value in record["scalars"].items():
-            if "/" in name:
-                continue
-            error = record.get("standard_error", {}).get(name)
-            interval = record.get(f"{name}_interval_95")
-            if interval:
-                parts.append(f"{name} {value:.2%} [{interval[0]:.2%}, {interval[1]:.2%}]")
-            elif name in intervals:
-                low, high = intervals[name]
-                parts.append(f"{name} {value:.4g} [{low:.4g}, {high:.4g}]")
-            else:
-                parts.append(f"{name} {value:.4g}" + (f" ± {error:.2g}" if error is not None else ""))
-    return ", ".join(parts)
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds / 60:.0f} min" if seconds >= 120 else f"{seconds:.0f} s"
-
-
-def page(runs: list[Path], relative_to: Path) -> str:
-    """The whole of RESULTS.md."""
-    lines = [
-        "# Results",
-        "",
-        "Made by `python -m experiments.report`; do not edit. Numbers are of the last checkpoint on the test split,",
-        "± is the standard error over its examples, brackets are 95 % intervals. Times include evaluations during the",
-        "run and depend on what else the machine does.",
-        "",
-        "| run | data | result | steps | training | device |",
-        "|---|---|---|---:|---:|---|",
-    ]
-    sections = []
-    for run in runs:
-        config, evaluation, environment = (
-            read_json(run / f"{name}.json") for name in ("config", "evaluation", "environment")
-        )
-        data = config["data"]["options"].get("name", config["data"]["source"])
-        device = f"{environment['backend']} ({environment['device_kind']} x {environment['device_count']})"
-        lines.append(
-            f"| [{run.name}](#{run.name}) | {data} | {main_numbers(evaluation)} | {evaluation['step']:,} | "
-            f"{_duration(evaluation['training_seconds'])} | {device} |"
-        )
-        sections += _section(run, config, evaluation, environment, relative_to)
-    return "\n".join([*lines, "", *sections]).rstrip() + "\n"
-
-
-def _section(run: Path, config: Any, evaluation: Any, environment: Any, relative_to: Path) -> list[str]:
-    versions = environment["packages"]
-    commit = environment["git"]
-    sampled = f", {evaluation[_WORK]} network evaluations a sample" if _WORK in evaluation else ""
-    if "settings" in evaluation:
-        sampled += ", " + ", ".join(f"{name}={value}" for name, value in evaluation["settings"].items())
-    if weak := evaluation.get("guide"):
-        sampled += f", guided by {weak['run']} (step {weak['step']}) at {weak['scale']:g}"
-    lines = [
-        f"## {run.name}",
-        "",
-        f"    {command(environment)}",
-        "",
-        f"Family {evaluation['family']}, seed {config['seed']}, {evaluation['weights']} weights{sampled}, "
-        f"jax {versions['jax']}, flax {versions['flax']}, Python {environment['python']}"
-        + (f", commit {commit['commit'][:12]}{' with changes' if commit['dirty'] else ''}" if commit else "")
-        + ".",
-        "",
-    ]
-    for name, record in evaluation["evaluators"].items():
-        facts = {key: value for key, value in record.items() if isinstance(value, int | float | str)}
-        numbers = ", ".join(f"{key} {value:.5g}" for key, value in record["scalars"].items() if "/" not in key)
-        lines.append(f"- **{name}**: {numbers} ({', '.join(f'{key} {value}' for key, value in facts.items())})")
-        shares = {key.partition("/")[2]: value for key, value in record["scalars"].items() if key.startswith("share/")}
-        if shares:
-            lines.append(f"  - shares: {', '.join(f'{key} {value:.1%}' for key, value in shares.items())}")
-    lines.append("")
-    if (run / "curve.md").exists():
-        lines += [(run / "curve.md").read_text().rstrip(), ""]
-    for picture in sorted(run.glob("*.png")):
-        shown = os.path.relpath(picture, relative_to)
-        lines += [f"![{picture.stem} of {run.name}]({shown})", ""]
-    return lines

@@ -51,6 +51,7 @@ def test_groups_that_cannot_be_compared(first, message):
 def test_directions_are_known_by_name():
     assert smaller_is_better("distribution/frechet_distance") is True
     assert smaller_is_better("eval/accuracy") is False
+    assert smaller_is_better("bound/importance_bound_500") is False
     assert smaller_is_better("eval/value") is None
 
 
@@ -97,7 +98,7 @@ def test_the_command(tmp_path):
         "examples is 10 in one and 20 in the other",
         "accepted: eval/accuracy, eval/own",
         "which way is better is not known",
-        "no evaluation.json",
+        "no such folder; accepted: work folders with evaluation.json",
         "a group of 1 has no scatter",
         "named twice",
     )

@@ -23,7 +23,7 @@ LARGER = (
     *("precision", "recall", "density", "coverage", "importance_bound"),
 )
 # What fixes the numbers of an evaluator without a named protocol; the seed of its noise is the run's.
-_FIXED = ("data", "examples", "samples", "draws", "classifier", "feature_dims", "calibration_bins")
+_FIXED = ("data", "examples", "samples", "draws", "steps", "classifier", "feature_dims", "calibration_bins")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +56,23 @@ class Verdict:
             return f"no difference seen: {self.difference:.3g} +/- {self.half_width:.2g} ({runs})"
         better = names[0] if self.difference > 0 else names[1]
         return f"{better} better by {abs(self.difference):.3g} +/- {self.half_width:.2g} ({runs})"
+
+
+def mean_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
+    """Student's interval of the mean of what runs of different seeds gave.
+
+    Args:
+      values: a number for each run, at least two.
+      level: probability that the interval covers the mean over all seeds.
+
+    Raises:
+      ValueError: fewer than two values.
+    """
+    array = np.asarray(values, np.float64)
+    if len(array) < 2:
+        raise ValueError(f"{len(array)} runs have no scatter; accepted: at least 2 runs of different seeds")
+    half = student_t_quantile((1.0 + level) / 2.0, len(array) - 1) * float(array.std(ddof=1)) / math.sqrt(len(array))
+    return float(array.mean()) - half, float(array.mean()) + half
 
 
 def verdict(first: Sequence[float], second: Sequence[float], smaller: bool, level: float = 0.95) -> Verdict:

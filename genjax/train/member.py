@@ -221,6 +221,7 @@ def evaluation_record(
     return {
         "family": plan.family.name,
         "step": int(state.step),
+        "examples_seen": int(state.step) * plan.family.examples_per_step,
         "checkpoint": checkpoint,
         "weights": weights if rebuilt is None else f"length {rebuilt['length']:g} averaged",
         **({} if rebuilt is None else {"ema": dict(rebuilt)}),
