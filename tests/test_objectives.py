@@ -194,11 +194,6 @@ def test_importance_bound_does_not_overflow():
     np.testing.assert_allclose(elbo.importance_bound(jnp.array([[-5000.0, 4000.0], [-5000.0, 4000.0]])), [-5000, 4000])
 
 
-def test_sum_values_adds_up_each_example():
-    x = np.random.default_rng(0).normal(size=(3, 2, 4, 5))
-    np.testing.assert_allclose(elbo.sum_values(jnp.asarray(x)), x.sum((1, 2, 3)))
-
-
 # The two players.
 
 

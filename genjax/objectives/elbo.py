@@ -47,11 +47,6 @@ def discretized_logistic_log_prob(x: Array, mean: Array, log_scale: Array) -> Ar
     return jnp.where(x < -0.999, -jax.nn.softplus(-upper), jnp.where(x > 0.999, -jax.nn.softplus(lower), middle))
 
 
-def sum_values(x: Array) -> Array:
-    """Sum over everything but the first axis: the log-probability of an image, ``[B]``."""
-    return jnp.sum(x.reshape(x.shape[0], -1), axis=-1)
-
-
 def importance_bound(log_weights: Array) -> Array:
     """log (1/K) sum_k w_k, ``[B]``, of log-weights ``[K, B]`` (Burda et al. 2016, eq. 8)."""
     return jax.nn.logsumexp(log_weights, axis=0) - math.log(log_weights.shape[0])
