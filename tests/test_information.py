@@ -65,6 +65,12 @@ def test_the_check_of_information_rejects(broken):
         check_information(broken)
 
 
+def test_nothing_is_exactly_nothing():
+    """Not up to rounding: modularity compares what a dimension says of one factor with what it says of others."""
+    factor = np.random.default_rng(0).integers(0, 3, 1500)
+    assert mutual_information(factor * 0, factor) == mutual_information(factor, factor * 0) == 0.0
+
+
 def test_normalized_information():
     factors = random_values()
     first = factors[:, 2]
