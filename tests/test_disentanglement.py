@@ -149,9 +149,8 @@ def test_the_check_of_modularity_rejects(broken):
 def test_codes_without_importance():
     nothing = np.random.default_rng(5).normal(size=(4000, 4))
     importance = dis.lasso_importance(nothing, random_factors(), 0.2)
-    for score in (dis.disentanglement, dis.completeness):
-        with pytest.raises(ValueError, match="all importances are 0"):
-            score(importance)
+    assert not importance.any()
+    assert [dis.disentanglement(importance), dis.completeness(importance)] == [0.0, 0.0]
 
 
 def test_the_gap_of_information_by_hand():
@@ -337,7 +336,6 @@ SCORE = functools.partial(dis.factor_vae_score, lambda f, n, rng: np.zeros((n, 2
         (lambda: dis.sap(np.zeros((1, 3))), "D at least 2"),
         (lambda: dis.sap(np.full((2, 3), np.nan)), r"accepted: finite \[D, F\]"),
         (lambda: dis.disentanglement(-np.eye(2)), "at least 0"),
-        (lambda: dis.disentanglement(np.zeros((2, 2))), "all importances are 0"),
         (lambda: dis.disentanglement(np.ones((3, 1))), "1 factor"),
         (lambda: dis.completeness(np.ones((1, 3))), "1 dimension"),
         (lambda: dis.lasso_importance(CODES, FACTORS, 1.0), "alpha is 1.0; accepted: 0 to below 1"),

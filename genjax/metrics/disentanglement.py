@@ -135,8 +135,11 @@ def disentanglement(importance: np.ndarray) -> float:
       importance: ``[D, F]``, at least 0, F at least 2: how much a model that predicts factor j from the code makes of
         dimension i. ``lasso_importance``, or the importances of boosted trees (as in Locatello et al. 2019).
 
+    Returns:
+      In [0, 1]; where nothing matters to any factor 0, as in Locatello et al. 2019.
+
     Raises:
-      ValueError: importances are no ``[D, F]`` of finite numbers at least 0, are all 0, or there is one factor.
+      ValueError: importances are no ``[D, F]`` of finite numbers at least 0, or there is one factor.
     """
     return _concentration(_importance(importance, 1, "factor"))
 
@@ -281,14 +284,14 @@ def _importance(importance: np.ndarray, axis: int, name: str) -> np.ndarray:
         raise ValueError(f"importances have shape {importance.shape}; accepted: [D, F] finite numbers, at least 0")
     if importance.shape[axis] < 2:
         raise ValueError(f"there is 1 {name}, and an entropy over them needs more; accepted: at least 2")
-    if importance.sum() == 0:
-        raise ValueError("all importances are 0; accepted: some above (with the lasso, a smaller alpha)")
     return importance
 
 
 def _concentration(importance: np.ndarray) -> float:
     """1 less the entropy of each row, to the base of its length; mean weighted by the rows' sums."""
     total = importance.sum(axis=1)
+    if not total.any():
+        return 0.0
     share = importance / np.where(total > 0, total, 1.0)[:, None]
     spread = -(share * np.log(np.where(share > 0, share, 1.0))).sum(axis=1) / np.log(importance.shape[1])
     return float(((1.0 - spread) * total).sum() / total.sum())
