@@ -45,8 +45,9 @@ def sgd(learning_rate: float, **options) -> ConfigDict:
 
 
 def pictures(*names: str, every: str = "1 epochs") -> dict:
-    """Evaluators that draw: "samples", "reconstructions", "interpolations"."""
+    """Evaluators that draw: "samples", "reconstructions", "interpolations", "traversals"."""
     sizes = {"samples": {"num": 60}, "reconstructions": {"num": 30}, "interpolations": {"rows": 6, "num": 10}}
+    sizes["traversals"] = {"rows": 10, "num": 9, "examples": 250}
     return {name: {"name": name, "every": every, **sizes[name]} for name in names}
 
 
@@ -60,7 +61,7 @@ def smoke(config: ConfigDict) -> ConfigDict:
         section.warmup_steps = 0
     for section in config.evaluators.values():
         section.every = "end" if section.every == "end" else "2 steps"
-        for key, small in {"num_samples": 3, "num_steps": 2, "rows": 2}.items():
+        for key, small in {"num_samples": 3, "num_steps": 2, "rows": 2, "examples": 32}.items():
             if key in section:
                 section[key] = small
     return config

@@ -71,7 +71,8 @@ def context(batch_size=5, functions=None, spec=SPEC, **options):
 def test_the_table_names_them():
     assert set(EVALUATORS) == {
         "mean", "classification", "importance_bound", "bits_per_dim", "distribution",
-        "samples", "reconstructions", "interpolations"
+        "image_pairs", "memorisation", "modes", "spectrum", "disentanglement",
+        "samples", "reconstructions", "interpolations", "traversals",
     }  # fmt: skip
 
 
