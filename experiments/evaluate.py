@@ -56,7 +56,7 @@ def main() -> int:
         evaluators.append(Scheduled("judge", judge(JUDGE.value, ACCELERATOR.value, run.plan, NUM.value), None))
     if PROTOCOL.value:
         evaluators.append(Scheduled("distribution", Distribution(PROTOCOL.value), None))
-    context = context_of(run.plan, run.functions, run.state, run.mesh)
+    context = context_of(run.plan, run.functions, run.state, run.mesh, rebuilt=run.ema)
     report, protocols = evaluate(dataclasses.replace(context, limit=LIMIT.value), evaluators)
     before = read_json(run.workdir.evaluation) if run.workdir.evaluation.exists() else {}
     record = evaluation_record(run.plan, run.state, CHECKPOINT.value, protocols, run.ema)

@@ -83,10 +83,12 @@ class Restored:
     def _of(self, family: Family) -> Restored:
         """With the functions of another family, guided as this one is."""
         if self.guide is not None and family.guided is not None:
+            sampling = {**family.sampling, "guide": self.guide.facts()}
             try:
                 family = family.guided(self.guide.family, self.guide.scale)
             except ValueError as error:
                 raise UserError(f"--guide: {error}") from error
+            family = dataclasses.replace(family, sampling=sampling)
         plan = dataclasses.replace(self.plan, family=family)
         return dataclasses.replace(self, plan=plan, functions=compile_functions(family))
 

@@ -33,6 +33,7 @@ def main() -> int:
     from genjax import build
     from genjax.io.workdir import Workdir
     from genjax.train.compilation import use_cache
+    from genjax.train.evaluation import check
     from genjax.train.loop import DivergedError, train
     from genjax.train.sharding import data_mesh, select_platform
     from genjax.types import UserError
@@ -50,6 +51,7 @@ def main() -> int:
         raise UserError("--together is about the members of a population: give --population or --vary")
     plan = build.experiment(config)
     mesh = data_mesh(config["accelerator"]["devices"])
+    check(plan, mesh)
     with Workdir.open_for_training(folder, plan.config, ignore=("accelerator",)) as workdir:
         workdir.write_environment()
         try:
@@ -64,12 +66,14 @@ def main() -> int:
 def _train_population(config: dict[str, Any], folder: str, platform: str) -> int:
     from genjax import build
     from genjax.io.workdir import open_population
+    from genjax.train.evaluation import check
     from genjax.train.loop import train_population
     from genjax.train.sharding import data_mesh
 
     values = cli.varied(VARY.value, POPULATION.value, config["seed"])
     plans = build.population(config, values)
     mesh = data_mesh(config["accelerator"]["devices"])
+    check(next(iter(plans.values())), mesh)  # members differ in numbers only
     together = platform != "cpu" if TOGETHER.value is None else TOGETHER.value
     workdirs = open_population(folder, {name: plan.config for name, plan in plans.items()}, ignore=("accelerator",))
     try:

@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import inspect
 import itertools
+import math
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -192,7 +193,30 @@ def family(config: Mapping[str, Any], spec: Any, total_steps: int) -> Family:
             supplied[name] = named(f"model.{name}", table, model.pop(name), total_steps=total_steps)
         elif inspect.signature(entry.constructor).parameters[name].default is inspect.Parameter.empty:
             raise UserError(f"model.{name} is missing; it has a name, one of {', '.join(sorted(table))}")
-    return construct("model", entry.constructor, model, **supplied)
+    result = construct("model", entry.constructor, model, **supplied)
+    return dataclasses.replace(result, sampling=_sampling(entry, config["model"]))
+
+
+def _sampling(entry: Entry, model: Mapping[str, Any]) -> dict[str, Any]:
+    """``Family.sampling`` of a checked section: whether a default is stated or left out makes no difference."""
+
+    def stated(constructor: Callable, section: Mapping[str, Any]) -> dict[str, Any]:
+        defaults = {name: p.default for name, p in inspect.signature(constructor).parameters.items()}
+        return {name: value for name, value in defaults.items() if isinstance(value, _SCALARS)} | dict(section)
+
+    def recorded(value: Any) -> Any:  # JSON has neither tuples nor infinity
+        if isinstance(value, Mapping):
+            return {key: recorded(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [recorded(item) for item in value]
+        return value if not isinstance(value, float) or math.isfinite(value) else str(value)
+
+    settings = stated(entry.constructor, model)
+    chosen = {name: settings[name] for name in entry.sampling if name in settings}
+    for name, table in entry.parts.items():
+        if name in chosen:
+            chosen[name] = stated(table[chosen[name]["name"]], chosen[name])
+    return recorded(chosen)
 
 
 def _family_entry(model: Mapping[str, Any]) -> Entry:

@@ -112,9 +112,36 @@ def test_cards_compare_by_what_fixes_the_numbers():
     facts = {"features": {"sha256": "a"}, "reference": {"count": 3}, "intervals_95": {}}
     first = card("digits_2k", PROTOCOLS["digits_2k"], facts)
     assert comparable(first, {**first, "intervals_95": {"x": 1}}) is None
-    for key, value in (("protocol", "mnist_2k"), ("features", {"sha256": "b"}), ("settings", {}), ("version", 0)):
-        difference = comparable(first, {**first, key: value})
-        assert difference is not None and difference.startswith(f"{key} is")
+    other = card("digits_2k", dataclasses.replace(PROTOCOLS["digits_2k"], seed=1), facts)
+    for key, value, line in (
+        ("protocol", "mnist_2k", "protocol is 'digits_2k' in one and 'mnist_2k' in the other"),
+        ("features", {"sha256": "b"}, "features.sha256 is 'a' in one and 'b' in the other"),
+        ("settings", other["settings"], "settings.seed is 0 in one and 1 in the other"),
+        ("settings", {}, "settings.samples is 2000 in one and None in the other"),
+        ("version", 0, "version is 1 in one and 0 in the other"),
+    ):
+        assert comparable(first, {**first, key: value}) == line
+
+
+def test_cards_compare_models_by_weights_and_dtype_and_within_a_family_by_sampling():
+    model = {
+        "family": "diffusion",
+        "weights": "averaged",
+        "sampling": {"sampler": {"name": "heun"}},
+        "dtype": "float32",
+    }
+
+    def against(**changes: Any) -> str | None:
+        return comparable({"model": model}, {"model": {**model, **changes}})
+
+    assert against() is None
+    assert against(weights="last") == "model.weights is 'averaged' in one and 'last' in the other"
+    assert against(dtype="bfloat16") == "model.dtype is 'float32' in one and 'bfloat16' in the other"
+    euler = against(sampling={"sampler": {"name": "euler"}})
+    assert euler == "model.sampling.sampler.name is 'heun' in one and 'euler' in the other"
+    assert against(family="gan", sampling={}) is None  # another family samples in its own way
+    assert "model.weights" in str(against(family="gan", sampling={}, weights="last"))
+    assert "model.weights is None" in str(comparable({}, {"model": model}))  # a record from before cards said so
 
 
 def test_reference_arrays_are_kept_until_anything_changes(tmp_path):
@@ -174,10 +201,14 @@ def test_training_images_are_near_and_noise_is_far(monkeypatch):
 
 
 def test_runs_that_a_protocol_does_not_fit_are_refused():
-    with pytest.raises(UserError, match="protocol='fid' is unknown; accepted: digits_2k"):
+    with pytest.raises(UserError, match="protocol='fid' is unknown; accepted: .*digits_2k"):
         Distribution("fid")
     with pytest.raises(UserError, match="looks at images of"):
         Distribution("mnist_2k")(context(lambda labels: labels))
+    with pytest.raises(UserError, match="protocol mnist_10k wants averaged weights, and this run keeps none"):
+        Distribution("mnist_10k")(context(lambda labels: labels, model={"weights": "last"}))
+    with pytest.raises(UserError, match="looks at images of"):  # no longer the weights
+        Distribution("mnist_10k")(context(lambda labels: labels, model={"weights": "averaged"}))
     base = context(lambda labels: labels)
     letters = tuple("abcdefghij")
     spec = dataclasses.replace(base.spec, class_names=letters)

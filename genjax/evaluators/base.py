@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -49,6 +49,8 @@ class Context:
       conditional: whether samples are of the class they are asked to be.
       compiled: makes a compiled function of a pure one, for what is no family's.
       training: the split that the state was trained on; None where nobody said.
+      model: JSON-able facts that fix what samples are, for identity cards: family, weights ("averaged", "last", or
+        which average), sampling (settings) and dtype (of computation).
       stop: asked before every batch; once it is true the evaluation ends with ``Stopped``.
     """
 
@@ -63,6 +65,7 @@ class Context:
     conditional: bool = False
     compiled: Callable[[Callable[..., Any]], Callable[..., Any]] = lambda function: function
     training: Source | None = None
+    model: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     stop: Callable[[], bool] = lambda: False
 
     def key(self, name: str) -> Key:
@@ -93,10 +96,15 @@ class Context:
             raise UserError(f"evaluator {evaluator!r} needs the function {name!r}; this family offers: {offered}")
         return self.functions.extras[name]
 
-    def samples(self, seed: int, labels: np.ndarray) -> np.ndarray:
-        """Images float32 ``[N, H, W, C]`` in [0, 1]; image i depends on (seed, i, labels[i]) alone."""
+    def needs_samples(self) -> Callable[..., Array]:
+        """The family's sample function, or an error that it has none."""
         if self.functions.sample is None:
             raise UserError("this family can't sample; accepted: a family with a sample function, such as gan or vae")
+        return self.functions.sample
+
+    def samples(self, seed: int, labels: np.ndarray) -> np.ndarray:
+        """Images float32 ``[N, H, W, C]`` in [0, 1]; image i depends on (seed, i, labels[i]) alone."""
+        sample = self.needs_samples()
         count = len(labels)
         padded = -(-count // self.batch_size) * self.batch_size if count > self.batch_size else count
         index = np.arange(padded)
@@ -105,9 +113,11 @@ class Context:
         step = min(self.batch_size, padded)
         parts = []
         for start in range(0, padded, step):
+            if self.stop():
+                raise Stopped
             part = slice(start, start + step)
             keys = rng.example_keys(key, index[part])
-            parts.append(np.asarray(self.functions.sample(self.state, self.place(keys), self.place(labels[part]))))
+            parts.append(np.asarray(sample(self.state, self.place(keys), self.place(labels[part]))))
         return np.concatenate(parts)[:count]
 
     def default_labels(self, num: int) -> np.ndarray:
@@ -136,9 +146,23 @@ class Evaluator(Protocol):
     def __call__(self, context: Context) -> Report: ...
 
 
+@runtime_checkable
+class Demanding(Protocol):
+    """An evaluator that can say beforehand what it can't judge."""
+
+    def check(self, context: Context) -> None:
+        """Raises UserError where a call would. Of the context's state only the structure counts."""
+        ...
+
+
+def spread_indices(source: Source, num: int) -> np.ndarray:
+    """int64 ``[num]``, spread evenly over a split; all of it when it is smaller."""
+    return np.linspace(0, len(source) - 1, min(num, len(source))).astype(np.int64)
+
+
 def spread(source: Source, num: int) -> dict[str, np.ndarray]:
     """``num`` examples spread evenly over a split (all when it is smaller), with ``index`` int32 ``[num]``."""
-    index = np.linspace(0, len(source) - 1, min(num, len(source))).astype(np.int64)
+    index = spread_indices(source, num)
     return {**source.gather(index), "index": index.astype(np.int32)}
 
 

@@ -1,7 +1,8 @@
 """Feature networks: what images become before two sets of them are compared.
 
-The shipped ones are classifiers trained by this project on the set that they are for. Distances in their features have
-a scale of their own: they compare runs under one protocol, and are never called FID.
+The shipped ones are classifiers trained by this project on the set that they are for; the pretrained ones look at
+colour images of any size, with weights that the user has (``genjax.evaluators.weights``). Distances in the features of
+each have a scale of their own: they compare runs under one protocol, and only Inception-v3's may be called FID.
 """
 
 from __future__ import annotations
@@ -18,9 +19,12 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from genjax.evaluators.weights import Weights, weights
 from genjax.networks import CLASSIFIERS
+from genjax.networks.efficientnet import EfficientNetLite0, efficientnet_input
+from genjax.networks.inception import RESIZES, InceptionV3, inception_input
 from genjax.tree import named_leaves, nested
-from genjax.types import Array, Params, UserError, lookup
+from genjax.types import Array, ImageSpec, Params, UserError, lookup
 
 # Data set -> SHA-256 of its file. `python -m experiments.feature_network` writes the file and prints the sum.
 SHIPPED = {
@@ -30,56 +34,162 @@ SHIPPED = {
 }
 
 
+Apply = Callable[[Params, Array], tuple[Array, Array]]
+"""``(variables, images uint8 [B, H, W, C]) -> (features float32 [B, D], logits float32 [B, K])``, pure."""
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class FeatureNetwork:
-    """A trained classifier.
+    """A trained network that judges images; this kind takes colour images of any height and width.
+
+    Grey images are refused: a network of colour photographs says little about them, and the grey sets here have
+    classifiers of their own.
 
     Attributes:
-      name: as in ``SHIPPED``.
-      shape: (height, width, channels) of the images it takes.
-      apply: ``(variables, images uint8 [B, H, W, C]) -> (features float32 [B, D], logits float32 [B, K])``, pure.
+      name: as in ``SHIPPED`` or ``PRETRAINED``.
+      apply: what it does.
       variables: of the network.
-      class_names: one for each class.
-      facts: for protocols: name, SHA-256, network, training set, accuracy on its test split.
+      facts: for protocols: name, SHA-256 of the weights, and what else fixes the features.
+      batch_size: images at once, unless told otherwise.
     """
 
     name: str
-    shape: tuple[int, int, int]
-    apply: Callable[[Params, Array], tuple[Array, Array]]
+    apply: Apply
     variables: Params
-    class_names: tuple[str, ...]
     facts: dict[str, Any]
+    batch_size: int = 250
+
+    @property
+    def takes(self) -> str:
+        """The shapes of images, in words."""
+        return "(height, width, 3)"
+
+    def misfit(self, spec: ImageSpec) -> str | None:
+        """Why it can't judge a set of images, in one line; None when it can."""
+        if self._fits(spec.shape):
+            return None
+        return f"looks at images of {self.takes}; those of this run are {spec.shape}"
 
     def of(
-        self, images: np.ndarray, compiled: Callable[[Callable], Callable], batch_size: int = 250
+        self, images: np.ndarray, compiled: Callable[[Callable], Callable], batch_size: int | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """Features float32 ``[N, D]`` and logits float32 ``[N, K]`` of images uint8 ``[N, H, W, C]``.
 
         Args:
-          images: of the network's shape.
+          images: of a shape that the network takes, at least one.
           compiled: what makes a compiled function of a pure one.
           batch_size: images at once; the last ones are filled up, so that there is one program.
 
         Raises:
           ValueError: the images are of another shape or dtype.
         """
-        if images.dtype != np.uint8 or images.shape[1:] != self.shape:
+        if images.dtype != np.uint8 or images.ndim != 4 or not self._fits(images.shape[1:]):
             raise ValueError(
                 f"feature network {self.name} got {images.dtype} images of {images.shape[1:]}; accepted: uint8 images "
-                f"of {self.shape}"
+                f"of {self.takes}"
             )
-        function = compiled(self.apply)
+        function, size = compiled(self.apply), batch_size or self.batch_size
         parts = []
-        for start in range(0, len(images), batch_size):
-            part = images[start : start + batch_size]
-            padded = np.pad(part, [(0, batch_size - len(part)), (0, 0), (0, 0), (0, 0)])
+        for start in range(0, len(images), size):
+            part = images[start : start + size]
+            padded = np.pad(part, [(0, size - len(part)), (0, 0), (0, 0), (0, 0)])
             parts.append([np.asarray(result)[: len(part)] for result in function(self.variables, padded)])
         features, logits = (np.concatenate(column) for column in zip(*parts, strict=True))
         return features, logits
 
+    def _fits(self, shape: tuple[int, ...]) -> bool:
+        return shape[-1] == 3
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Classifier(FeatureNetwork):
+    """A network that was trained on the very set of images that it judges, and knows that set's classes.
+
+    Attributes:
+      shape: (height, width, channels) of the images it takes.
+      class_names: one for each class.
+    """
+
+    shape: tuple[int, int, int] = (0, 0, 0)
+    class_names: tuple[str, ...] = ()
+
+    @property
+    def takes(self) -> str:
+        return str(self.shape)
+
+    def misfit(self, spec: ImageSpec) -> str | None:
+        names = spec.class_names or tuple(map(str, range(spec.classes)))
+        if (line := super().misfit(spec)) is not None or names == self.class_names:
+            return line
+        return f"knows the classes {', '.join(self.class_names)}; those of this run are {', '.join(names) or 'none'}"
+
+    def _fits(self, shape: tuple[int, ...]) -> bool:
+        return shape == self.shape
+
+
+def _efficientnet_lite0(network: EfficientNetLite0, variables: Params, images: Array) -> tuple[Array, Array]:
+    out: Any = network.apply(variables, efficientnet_input(images))
+    return out.pooled, out.logits
+
+
+def _inception_v3(mode: str, network: InceptionV3, variables: Params, images: Array) -> tuple[Array, Array]:
+    out: Any = network.apply(variables, inception_input(images, mode))
+    return out.pooled, out.logits_unbiased  # as the code of Salimans et al. 2016 computes the Inception score
+
+
+@dataclasses.dataclass(frozen=True)
+class Pretrained:
+    """A feature network whose weights the user has.
+
+    Attributes:
+      weights: their name.
+      apply: what the network does, size and range of its input included.
+      facts: what of that changes features, JSON-able.
+    """
+
+    weights: str
+    apply: Apply
+    facts: Mapping[str, Any]
+
+
+PRETRAINED = {
+    "efficientnet_lite0": Pretrained(
+        "efficientnet_lite0",
+        functools.partial(_efficientnet_lite0, EfficientNetLite0()),
+        {"resize": "pillow_bicubic to 224x224", "logits": "ImageNet"},
+    ),
+    **{
+        f"inception_v3_{mode}": Pretrained(
+            "inception_v3",
+            functools.partial(_inception_v3, mode, InceptionV3()),
+            {"resize": f"{RESIZES[mode]} to 299x299", "mode": mode, "logits": "without bias"},
+        )
+        for mode in sorted(RESIZES)
+    },
+}
+_PRETRAINED_BATCH = 32  # of 299x299: larger ones are no faster on a CPU and take gigabytes
+
+
+def feature_network(name: str) -> FeatureNetwork:
+    """The network of this name, shipped or pretrained; each is read once.
+
+    Raises:
+      UserError: there is none; its weights are not there, or not those that are known.
+    """
+    lookup({**SHIPPED, **PRETRAINED}, name, "features")
+    return shipped(name) if name in SHIPPED else _pretrained(name, weights(PRETRAINED[name].weights))
+
 
 @functools.cache
-def shipped(name: str) -> FeatureNetwork:
+def _pretrained(name: str, loaded: Weights) -> FeatureNetwork:
+    about = PRETRAINED[name]
+    return FeatureNetwork(
+        name, about.apply, loaded.variables, {**loaded.facts, **about.facts, "name": name}, _PRETRAINED_BATCH
+    )
+
+
+@functools.cache
+def shipped(name: str) -> Classifier:
     """The network of a data set.
 
     Raises:
@@ -93,7 +203,7 @@ def shipped(name: str) -> FeatureNetwork:
     return read(name, data)
 
 
-def read(name: str, data: bytes) -> FeatureNetwork:
+def read(name: str, data: bytes) -> Classifier:
     """The network in the bytes of a file that ``pack`` made; no code in it is executed."""
     with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
         about = json.loads(str(arrays["about"]))
@@ -109,7 +219,8 @@ def read(name: str, data: bytes) -> FeatureNetwork:
     facts = {"name": name, "sha256": hashlib.sha256(data).hexdigest()}
     facts |= {key: about[key] for key in ("network", "data", "accuracy")}
     shape = tuple(about["shape"])
-    return FeatureNetwork(name, shape, apply, nested(flat), tuple(about["class_names"]), facts)
+    names = tuple(about["class_names"])
+    return Classifier(name, apply, nested(flat), facts, shape=shape, class_names=names)
 
 
 def pack(variables: Params, about: Mapping[str, Any]) -> bytes:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from genjax.metrics.classification import wilson_interval
-from genjax.metrics.frechet import class_frechet_distances, fit, frechet_distance, frechet_infinity
+from genjax.metrics.frechet import Gaussian, class_frechet_distances, fit, frechet_distance, frechet_infinity
 from genjax.metrics.inception_score import inception_score
 from genjax.metrics.intervals import block_interval, student_t_quantile
 from genjax.metrics.kernel import kernel_distance
@@ -21,16 +21,19 @@ _POINTS = 15  # of the line to infinitely many samples
 
 @dataclasses.dataclass(frozen=True)
 class Protocol:
-    """How samples are compared with a test split.
+    """How samples are compared with a split.
 
-    Images are rounded to uint8 before they are looked at, as those of the data sets are, and not resized. Samples are
-    those of seed ``seed``, every class in turn; sampler, guidance and averages of the weights are the run's, and are
-    part of the record.
+    Images are rounded to uint8 before they are looked at, as those of the data sets are; what the feature network does
+    to them then is its own. Samples are those of seed ``seed``, every class in turn.
 
     Attributes:
       features: name of the feature network.
       samples: how many.
-      reference: images of the test split, the first ones; 0 for all of it.
+      data: name of the set that it is for; "" for every set that the feature network can judge.
+      split: of the reference, "test" or "train".
+      reference: its images, spread evenly over the split; 0 for all.
+      ema: whether samples have to be of averaged weights. Where they needn't be, the record says what they are of.
+      fid: whether the numbers are the FID, KID and Inception score as published, and are called so.
       neighbours: k of precision, recall, density and coverage.
       subsets, subset_size: of the kernel distance.
       blocks: of the intervals of the Fréchet distance.
@@ -40,7 +43,11 @@ class Protocol:
 
     features: str
     samples: int
+    data: str = ""
+    split: str = "test"
     reference: int = 0
+    ema: bool = True
+    fid: bool = False
     neighbours: int = 5
     subsets: int = 100
     subset_size: int = 1000
@@ -49,14 +56,33 @@ class Protocol:
     seed: int = 0
 
 
+def _cifar10_fid(mode: str) -> Protocol:
+    return Protocol(f"inception_v3_{mode}", 50_000, "cifar10", split="train", reference=50_000, fid=True)
+
+
 PROTOCOLS = {
     "mnist_10k": Protocol("mnist", 10_000),
-    "mnist_2k": Protocol("mnist", 2_000),
+    "mnist_2k": Protocol("mnist", 2_000, ema=False),
     "fashion_mnist_10k": Protocol("fashion_mnist", 10_000),
-    "fashion_mnist_2k": Protocol("fashion_mnist", 2_000),
-    "digits_2k": Protocol("digits", 2_000, subset_size=250),
+    "fashion_mnist_2k": Protocol("fashion_mnist", 2_000, ema=False),
+    "digits_2k": Protocol("digits", 2_000, ema=False, subset_size=250),
+    "cifar10_lite0_10k": Protocol("efficientnet_lite0", 10_000, "cifar10", reference=10_000),
+    "cifar10_lite0_2k": Protocol("efficientnet_lite0", 2_000, "cifar10", reference=10_000, ema=False),
+    # Of any colour images. Small sets hold few back for testing, and 1280 features want many rows.
+    "color_lite0_2k": Protocol("efficientnet_lite0", 2_000, split="train", ema=False),
+    "cifar10_fid_50k_legacy": _cifar10_fid("legacy"),
+    "cifar10_fid_50k_clean": _cifar10_fid("clean"),
+    "cifar10_fid_50k_torch": _cifar10_fid("torch"),
 }
 """The short ones are for use during training: their numbers are other numbers, and have another name."""
+
+PUBLISHED = {
+    "frechet_distance": "fid",
+    "frechet_distance_infinity": "fid_infinity",
+    "kernel_distance": "kid",
+    "class_score": "inception_score",
+}
+"""What numbers are called where they are those of the literature: Inception-v3, 50,000 samples, the customary split."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -85,19 +111,36 @@ class Measured:
 def card(name: str, protocol: Protocol, facts: dict[str, Any]) -> dict[str, Any]:
     """The identity card: everything that fixes the numbers, JSON-able.
 
-    Two results are comparable when their cards' ``protocol``, ``version``, ``settings``, ``features`` and ``reference``
-    are equal (``comparable``).
+    ``facts`` are ``features`` and ``reference``, what numbers were measured with, ``model``, what they are of
+    (``Context.model``), and more.
     """
     settings = {key: value for key, value in dataclasses.asdict(protocol).items() if key != "features"}
     return {"protocol": name, "version": VERSION, "settings": {**settings, "rounding": "uint8"}, **facts}
 
 
 def comparable(first: dict[str, Any], second: dict[str, Any]) -> str | None:
-    """Why numbers of two cards can't be compared, in one line; None when they can."""
+    """Why numbers of two cards can't be compared, in one line; None when they can.
+
+    What they were measured with must be the same: ``protocol``, ``version``, ``settings``, ``features`` and
+    ``reference``. Of what they are of, ``model``, the weights (averaged or not) and the dtype must be the same, and the
+    settings of sampling within one family. Families sample each in its own way, so between two of them these may
+    differ: how a model samples is part of what is compared then.
+    """
     for key in ("protocol", "version", "settings", "features", "reference"):
-        if first.get(key) != second.get(key):
-            return f"{key} is {first.get(key)!r} in one and {second.get(key)!r} in the other"
-    return None
+        if line := _difference(key, first.get(key), second.get(key)):
+            return line
+    models = [{**card.get("model", {})} for card in (first, second)]
+    if models[0].get("family") != models[1].get("family"):
+        models = [{key: value for key, value in m.items() if key in ("weights", "dtype")} for m in models]
+    return _difference("model", *models)
+
+
+def _difference(name: str, first: Any, second: Any) -> str | None:
+    """The first setting, by its dotted name, in which two records differ."""
+    if isinstance(first, dict) and isinstance(second, dict):
+        lines = (_difference(f"{name}.{key}", first.get(key), second.get(key)) for key in {**first, **second})
+        return next(filter(None, lines), None)
+    return None if first == second else f"{name} is {first!r} in one and {second!r} in the other"
 
 
 def measure(protocol: Protocol, real: Seen, fake: Seen) -> Measured:
@@ -106,7 +149,8 @@ def measure(protocol: Protocol, real: Seen, fake: Seen) -> Measured:
     The Fréchet distance is biased upwards by the number of samples; ``frechet_distance_infinity`` has that part taken
     away. Intervals speak of other samples of the same model, the reference held: of the Fréchet distance by the scatter
     of blocks about it, of the kernel distance by its standard error, of precision and coverage as proportions. By
-    class: the mean of the classes' distances, where samples were asked to be of one and each class has rows enough.
+    class: the mean of the classes' distances, where samples were asked to be of one. What needs more rows than there
+    are (twice the features for the limit, one more than the features in each class) is left out.
 
     Raises:
       ValueError: fewer samples or reference images than the protocol says.
@@ -118,35 +162,45 @@ def measure(protocol: Protocol, real: Seen, fake: Seen) -> Measured:
         if given < least:
             raise ValueError(f"{given} {what}; this protocol wants {least}")
     reference = fit(real.features)
+    scalars, intervals = _frechet(protocol, reference, fake.features)
     size = min(protocol.subset_size, len(real.features), len(fake.features))
     kernel = kernel_distance(
         real.features, fake.features, subsets=protocol.subsets, subset_size=size, seed=protocol.seed
     )
     manifold = manifold_metrics(real.features, fake.features, k=protocol.neighbours)
-    value = frechet_distance(fit(fake.features), reference)
-    blocks = block_interval(
-        lambda rows: frechet_distance(fit(rows), reference), [fake.features], blocks=protocol.blocks, seed=protocol.seed
-    )
-    limit = frechet_infinity(fake.features, reference, points=_POINTS, seed=protocol.seed)
-    score = inception_score(fake.logits, splits=protocol.splits)
-    half = 0.5 * (blocks.high - blocks.low)
-    scalars = {
-        "frechet_distance": value,
-        "frechet_distance_infinity": limit.value,
+    scalars |= {
         "kernel_distance": kernel.mean,
         **manifold._asdict(),
-        "class_score": score.mean,
+        "class_score": inception_score(fake.logits, splits=protocol.splits).mean,
     }
-    intervals = {
-        "frechet_distance": (max(value - half, 0.0), value + half),
-        "frechet_distance_infinity": _around(limit.value, limit.standard_error, student_t_quantile(0.975, _POINTS - 2)),
+    intervals |= {
         "kernel_distance": _around(kernel.mean, kernel.standard_error),
         "precision": wilson_interval(manifold.precision * len(fake.features), len(fake.features)),
         "coverage": wilson_interval(manifold.coverage * len(real.features), len(real.features)),
     }
     if (by_class := _class_distance(real, fake)) is not None:
         scalars["class_frechet_distance"] = by_class
+    names = PUBLISHED if protocol.fid else {}
+    scalars, intervals = ({names.get(k, k): v for k, v in values.items()} for values in (scalars, intervals))
     return Measured(scalars, intervals)
+
+
+def _frechet(
+    protocol: Protocol, reference: Gaussian, rows: np.ndarray
+) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
+    """The distance and its limit of infinitely many samples, with intervals."""
+    value = frechet_distance(fit(rows), reference)
+    blocks = block_interval(
+        lambda rows: frechet_distance(fit(rows), reference), [rows], blocks=protocol.blocks, seed=protocol.seed
+    )
+    half = 0.5 * (blocks.high - blocks.low)
+    scalars, intervals = {"frechet_distance": value}, {"frechet_distance": (max(value - half, 0.0), value + half)}
+    if len(rows) // 2 > rows.shape[1]:
+        limit = frechet_infinity(rows, reference, points=_POINTS, seed=protocol.seed)
+        quantile = student_t_quantile(0.975, _POINTS - 2)
+        scalars["frechet_distance_infinity"] = limit.value
+        intervals["frechet_distance_infinity"] = _around(limit.value, limit.standard_error, quantile)
+    return scalars, intervals
 
 
 def _around(value: float, error: float, quantile: float = _NORMAL) -> tuple[float, float]:

@@ -98,6 +98,7 @@ class Family:
       headline: the two or three training metrics worth a place in the progress bar.
       ema_lengths: relative length of each power-function average in ``TrainState.ema``, by its name there
         (``averaging.power_lengths``). Averages of other lengths can be rebuilt from these.
+      sampling: JSON-able settings that act on samples alone (sampler, guidance), defaults included, for records.
       evaluations: network evaluations of one sample, guidance included; None where there are no steps to count, or the
         data decide.
       denoise: ``(state, u [B, H, W, C], level [B], labels [B]) -> [B, H, W, C]``, the expected data x in [-1, 1] given
@@ -120,6 +121,7 @@ class Family:
     extras: Mapping[str, Callable[..., Any]]
     headline: tuple[str, ...]
     ema_lengths: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    sampling: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     evaluations: int | None = None
     denoise: Callable[[TrainState, Array, Array, Array], Array] | None = None
     guided: Callable[[Family, float], Family] | None = None

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 
-from genjax.evaluators.base import Context, Report
+from genjax.evaluators.base import Context, Demanding, Report
 from genjax.families.base import TrainState
 from genjax.train.compilation import compiler_options
 from genjax.train.plan import Experiment, Scheduled
 from genjax.train.sharding import replicated
-from genjax.train.steps import Functions
+from genjax.train.steps import Functions, Trainer, compile_functions
+from genjax.types import UserError
 
 
 def context_of(
@@ -23,8 +25,12 @@ def context_of(
     state: TrainState,
     mesh: Mesh,
     stop: Callable[[], bool] = lambda: False,
+    rebuilt: Mapping[str, Any] | None = None,
 ) -> Context:
-    """Both splits and the functions of an experiment, with ``state`` to judge."""
+    """Both splits and the functions of an experiment, with ``state`` to judge.
+
+    ``rebuilt`` is what ``posthoc.rebuild`` says of the averages, where they are not the stored ones.
+    """
     place = replicated(mesh)
     return Context(
         functions=functions,
@@ -37,8 +43,40 @@ def context_of(
         conditional=plan.family.conditional,
         compiled=lambda function: jax.jit(function, compiler_options=compiler_options()),
         training=plan.train,
+        model={
+            "family": plan.family.name,
+            "weights": weights_of(state, rebuilt),
+            "sampling": dict(plan.family.sampling),
+            "dtype": plan.config["accelerator"]["compute_dtype"],
+        },
         stop=stop,
     )
+
+
+def weights_of(state: TrainState, rebuilt: Mapping[str, Any] | None = None) -> str:
+    """Which weights evaluation uses, in words: "averaged" or "last", or what ``posthoc.rebuild`` made."""
+    if rebuilt is not None:
+        return f"length {rebuilt['length']:g} averaged"
+    return "averaged" if any(network in state.ema for network in state.params) else "last"
+
+
+def check(plan: Experiment, mesh: Mesh) -> None:
+    """Asks the config's evaluators, before training and without computing a state, whether they can judge it.
+
+    Raises:
+      UserError: one can't; the line names it.
+    """
+    demanding = [(s.name, s.evaluator) for s in plan.evaluators if isinstance(s.evaluator, Demanding)]
+    if not demanding:
+        return
+    trainer = Trainer(plan.family, mesh, len(plan.train), plan.augment)
+    state = trainer.abstract_state(plan.train.gather(np.zeros(1, np.int64)))
+    context = context_of(plan, compile_functions(plan.family), state, mesh)
+    for name, evaluator in demanding:
+        try:
+            evaluator.check(context)
+        except UserError as error:
+            raise UserError(f"evaluators.{name}: {error}") from error
 
 
 def evaluate(context: Context, evaluators: Iterable[Scheduled]) -> tuple[Report, dict[str, Any]]:
@@ -46,7 +84,12 @@ def evaluate(context: Context, evaluators: Iterable[Scheduled]) -> tuple[Report,
 
     Raises:
       Stopped: ``context.stop`` became true before all had finished.
+      UserError: one can't judge this, found before any has begun where it can tell.
     """
+    evaluators = list(evaluators)
+    for scheduled in evaluators:
+        if isinstance(scheduled.evaluator, Demanding):
+            scheduled.evaluator.check(context)
     scalars, images, protocols = {}, {}, {}
     for scheduled in evaluators:
         start = time.monotonic()
