@@ -71,8 +71,11 @@ def _gan(**options: Any) -> dict[str, Any]:
     return {"family": "gan", **networks, "latent_dim": 4, "ema_decay": 0.9, **options}
 
 
-def _vae(**options: Any) -> dict[str, Any]:
-    network = {"name": "conv_vae", "latent_dim": 4, "width": 4, "hidden": 8}
+_CONV_VAE = {"name": "conv_vae", "latent_dim": 4, "width": 4, "hidden": 8}
+_DENSE_VAE = {"name": "dense_vae", "latent_dim": 4, "hidden": (8,)}
+
+
+def _vae(network: dict[str, Any] = _CONV_VAE, **options: Any) -> dict[str, Any]:
     return {"family": "vae", "network": network, "ema_decay": 0.9, **options}
 
 
@@ -127,6 +130,7 @@ FAKES = {
     "gan-accumulated": Fake(_gan(), 2),
     "vae-bernoulli": Fake(_vae(kl_warmup_steps=4)),
     "vae-discretized-logistic": Fake(_vae(likelihood="discretized_logistic"), 2),
+    "vae-importance-weighted": Fake(_vae(_DENSE_VAE, num_draws=3)),
     "vae-conditional-gaussian": Fake(_vae(conditional=True, likelihood="gaussian")),
     "diffusion-unet": Fake(
         _diffusion(_UNET, conditional=True, label_dropout=0.5, guidance_scale=8.0), 2, learning_rate=0.3
@@ -163,6 +167,7 @@ def source(spec: ImageSpec = SPEC, count: int = 21, seed: int = 0) -> ArraySourc
 # What the configs take from TensorFlow Datasets: image size, and examples for training and for testing.
 TFDS = {
     "mnist": (ImageSpec(28, 28, 1, 10), 60_000, 10_000),
+    "binarized_mnist": (ImageSpec(28, 28, 1), 50_000, 10_000),
     "fashion_mnist": (ImageSpec(28, 28, 1, 10), 60_000, 10_000),
     "cifar10": (ImageSpec(32, 32, 3, 10), 50_000, 10_000),
 }
@@ -175,5 +180,5 @@ def tfds(name: str, split: str, data_dir: str | None = None, size: int | None = 
     images = np.zeros((part.stop - part.start, *spec.shape), np.uint8)  # memory that nobody writes to costs nothing
     noise = source(spec, min(100, len(images)))
     images[: len(noise)] = noise.images
-    labels = (np.arange(len(images)) % spec.classes).astype(np.int32)
+    labels = (np.arange(len(images)) % spec.classes).astype(np.int32) if spec.classes else None
     return ArraySource(spec, name, {"source": "fake", "split": split, "count": len(images)}, images, labels)

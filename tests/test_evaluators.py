@@ -70,7 +70,7 @@ def context(batch_size=5, functions=None, spec=SPEC, **options):
 
 def test_the_table_names_them():
     assert set(EVALUATORS) == {
-        "mean", "classification", "importance_bound", "bits_per_dim", "distribution",
+        "mean", "classification", "importance_bound", "bits_per_dim", "active_units", "distribution",
         "image_pairs", "memorisation", "modes", "spectrum", "disentanglement",
         "samples", "reconstructions", "interpolations", "traversals",
     }  # fmt: skip

@@ -142,3 +142,65 @@ def test_training_weighs_the_kl_by_beta_and_its_warm_up(linear_vae):
         expected = -(metrics["log_likelihood"] - metrics["kl_weight"] * metrics["kl"])
         assert float(metrics["loss"]) == pytest.approx(float(expected), rel=1e-5)
         assert float(metrics["elbo"]) == pytest.approx(float(metrics["log_likelihood"] - metrics["kl"]), rel=1e-5)
+
+
+def training_loss(family, count, key=KEY):
+    """Loss of one step on ``count`` examples, and the state before it."""
+    state, batch = state_and_batch(family, count)
+    _, metrics = jax.jit(family.train_step)(state, {"image": batch["image"][None]}, key)
+    return float(metrics["loss"])
+
+
+def test_training_with_several_draws_is_the_evidence_with_the_posterior(linear_vae):
+    for draws in (2, 7):
+        assert training_loss(linear_vae(*POSTERIOR, num_draws=draws), 4) == pytest.approx(-EVIDENCE, abs=1e-5)
+
+
+def test_training_with_more_draws_minimises_a_tighter_bound(linear_vae):
+    losses = [training_loss(linear_vae(0.0, 0.0, num_draws=draws), 4000) for draws in (1, 4, 32, 256)]
+    assert all(before > after for before, after in itertools.pairwise(losses))
+    assert losses[0] > -EVIDENCE + 0.2 and losses[-1] == pytest.approx(-EVIDENCE, abs=0.02)
+
+
+def expected_bound(mean, logvar, draws, count=200_000):
+    """E[log (1/K) sum_k w_k] by scipy, from noise of its own, and its standard error."""
+    eps = np.random.default_rng(0).normal(size=(draws, count))
+    scale = np.exp(0.5 * logvar)
+    z = mean + scale * eps
+    weights = stats.norm.logpdf(X, z[..., None] * W, SIGMA).sum(-1)
+    weights += stats.norm.logpdf(z) - stats.norm.logpdf(z, mean, scale)
+    values = special.logsumexp(weights, axis=0) - np.log(draws)
+    return values.mean(), values.std() / np.sqrt(count), weights.mean()
+
+
+def test_training_with_several_draws_is_the_mean_log_of_the_mean_weight(linear_vae):
+    mean, logvar, draws = 0.4, 0.3, 5
+    found = -training_loss(linear_vae(mean, logvar, num_draws=draws), 40_000)
+    expected, error, of_logs = expected_bound(mean, logvar, draws)
+    assert found == pytest.approx(expected, abs=4 * error + 0.01)
+    # The mean of the logs, which is the ELBO, would not pass.
+    assert abs(found - of_logs) > 0.05
+
+
+def test_beta_weighs_the_divergence_of_every_draw(linear_vae):
+    """With beta 0 the bound is that of the likelihood alone: log of its mean over q."""
+    mean, logvar, draws = *POSTERIOR, 400
+    found = -training_loss(linear_vae(mean, logvar, num_draws=draws, beta=0.0), 500)
+    # x | z integrated over z ~ q: another Gaussian.
+    wide = np.outer(W, W) * np.exp(logvar) + SIGMA**2 * np.eye(2)
+    assert found == pytest.approx(stats.multivariate_normal.logpdf(X, W * mean, wide), abs=0.01)
+
+
+def test_the_latents_and_the_images_of_a_trained_state_are_offered(linear_vae):
+    family = linear_vae(0.4, -0.5)
+    state, batch = state_and_batch(family, 3)
+    means = family.extras["encode"](state, batch, KEY)
+    np.testing.assert_allclose(means, np.full((3, 1), 0.4), rtol=1e-6)
+    images = family.extras["decode"](state, means, None)
+    np.testing.assert_allclose(images, family.extras["reconstruct"](state, batch, KEY), rtol=1e-6)
+    np.testing.assert_allclose(images[0].ravel(), 0.4 * W, rtol=1e-6)
+
+
+def test_no_draw_is_no_model(linear_vae):
+    with pytest.raises(ValueError, match="num_draws=0 is too small; accepted: at least 1"):
+        linear_vae(0.0, 0.0, num_draws=0)
