@@ -57,6 +57,7 @@ class Member:
         self._say = say
         self._seconds = 0.0  # of this run in earlier processes
         self._begin = time.monotonic()
+        self._evaluating = 0.0  # seconds of all evaluations so far
         self._sums: dict[str, float] = {}  # of the training metrics since the last log
         self._counted = 0  # steps in them
         self._described = False  # whether TensorBoard's HParams table has this run
@@ -73,6 +74,7 @@ class Member:
         """The state saved at ``step``."""
         state, metadata = self.checkpoints.restore(step, abstract)
         self._seconds, self.evaluated = metadata["seconds"], metadata["evaluated"]
+        self._evaluating = metadata.get("evaluating", 0.0)  # not in checkpoints of earlier versions
         self._sums, self._counted = metadata["sums"], metadata["counted"]
         return state
 
@@ -156,14 +158,20 @@ class Member:
         scalars = {f"eval/{name}": value for name, value in report.scalars.items()}
         if logged:
             return scalars, protocols
+        seconds = time.monotonic() - start
+        self._evaluating += seconds
+        share = self._evaluating / self.seconds
         if scalars:
-            self.writer.scalars(step, {**scalars, "speed/evaluation_seconds": time.monotonic() - start})
+            speed = {"speed/evaluation_seconds": seconds, "speed/evaluation_share": share}
+            self.writer.scalars(step, scalars | speed)
             if not self._described:
                 chosen = {name: self.plan.config[name] for name in _HPARAMS}
                 self.writer.hparams(flatten(chosen), scalars)
                 self._described = True
             shown = {name: value for name, value in report.scalars.items() if "/" not in name}
-            self.say(f"evaluation at step {step}: {numbers(shown)}")
+            self.say(
+                f"evaluation at step {step}: {numbers(shown)}  ({seconds:.1f} s; evaluations {share:.0%} of the run)"
+            )
         self._write_images(step, report)
         return scalars, protocols
 
@@ -179,6 +187,7 @@ class Member:
             "step": step,
             "seconds": self.seconds,
             "evaluated": self.evaluated,
+            "evaluating": self._evaluating,
             "sums": self._sums,
             "counted": self._counted,
         }
@@ -202,7 +211,8 @@ class Member:
         self.checkpoints.wait()  # before the long ones, so that nothing trained can be lost
         _, more_protocols = evaluate([s for s in self.plan.evaluators if s.every is None], logged=False)
         record = evaluation_record(self.plan, state, "latest", protocols | more_protocols)
-        write_json(self.workdir.evaluation, record | {"training_seconds": round(trained, 1), "finished": True})
+        times = {"training_seconds": round(trained, 1), "evaluation_seconds": round(self._evaluating, 1)}
+        write_json(self.workdir.evaluation, record | times | {"finished": True})
 
 
 def evaluation_record(

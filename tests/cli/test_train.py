@@ -40,7 +40,8 @@ def test_what_is_printed(vae_run):
     assert match and float(match[1]) >= float(match[2]) and int(match[4]) >= max(2, int(match[3]))
     wanted = [
         r"step 12/12 \(100%\)  [\d,]+ images/s  0:00 left  elbo -[\d.]+  kl [\d.]+",
-        r"evaluation at step 12: elbo -[\d.]+  kl [\d.]+  log_likelihood -[\d.]+",
+        r"evaluation at step 12: elbo -[\d.]+  kl [\d.]+  log_likelihood -[\d.]+  "
+        r"\([\d.]+ s; evaluations \d+% of the run\)",
         r"finished 12 steps in 0:\d\d",
         r"TensorBoard: tensorboard --logdir=.*/vae/tensorboard",
     ]
