@@ -77,15 +77,15 @@ def test_the_tolerance_tells_the_pools_of_the_fid_from_others(monkeypatch):
     """Both on the small blocks alone: the first with a mean, the last, which takes a maximum."""
     x = jnp.asarray(np.random.default_rng(0).uniform(0, 1, (1, 5, 6, 192)), jnp.float32)
     part = {"params": variables("inception")["params"]["Mixed_5b"]}
-    right = inception.Mixed5(32).apply(part, x)
+    right = inception.Mixed(inception.mixed_5(32)).apply(part, x)
     monkeypatch.setattr(inception, "average_pool", counting_padding)
-    wrong = inception.Mixed5(32).apply(part, x)
+    wrong = inception.Mixed(inception.mixed_5(32)).apply(part, x)
     assert difference(wrong, right) > 100 * TOLERANCE
     np.testing.assert_array_equal(wrong[:, 1:-1, 1:-1], right[:, 1:-1, 1:-1])  # only the border differs
     monkeypatch.undo()
     x = jnp.asarray(np.random.default_rng(0).uniform(0, 1, (1, 2, 3, 2048)), jnp.float32)
     part = {"params": variables("inception")["params"]["Mixed_7c"]}
-    largest, mean = (inception.Mixed7(pool).apply(part, x) for pool in ("max", "mean"))
+    largest, mean = (inception.Mixed(inception.mixed_7(pool)).apply(part, x) for pool in ("max", "mean"))
     assert difference(mean, largest) > 100 * TOLERANCE
 
 
@@ -194,6 +194,35 @@ def test_loaded_weights_are_all_the_parameters_in_float32():
     for name, module in (("inception", inception), ("efficientnet", efficientnet)):
         expected = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), dict(module.shapes()))
         assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), variables(name)["params"]) == expected
+
+
+# Of the TensorFlow graph, one block of each kind: our layers and what it calls them.
+GRAPH = {
+    "Mixed_5c": "conv tower.conv tower.conv_1 tower_1.conv tower_1.conv_1 tower_1.conv_2 tower_2.conv",
+    "Mixed_6a": "conv tower.conv tower.conv_1 tower.conv_2",
+    "Mixed_6e": "conv tower.conv tower.conv_1 tower.conv_2 tower_1.conv tower_1.conv_1 tower_1.conv_2 tower_1.conv_3 "
+    "tower_1.conv_4 tower_2.conv",
+    "Mixed_7a": "tower.conv tower.conv_1 tower_1.conv tower_1.conv_1 tower_1.conv_2 tower_1.conv_3",
+    "Mixed_7c": "conv tower_conv tower_mixed_conv tower_mixed_conv_1 tower_1_conv tower_1_conv_1 tower_1_mixed_conv "
+    "tower_1_mixed_conv_1 tower_2_conv",
+}
+
+
+def test_the_torchscript_file_gives_the_same_parameters():
+    plain, names = weights("inception"), inception.script_names()
+    assert len(set(names.values())) == len(names) == sum(key.endswith(".conv.weight") for key in plain)
+    numbers = {"Mixed_5c": 1, "Mixed_6a": 3, "Mixed_6e": 7, "Mixed_7a": 8, "Mixed_7c": 10}
+    for block, expected in GRAPH.items():
+        found = [name for layer, name in names.items() if layer.startswith(block)]
+        assert found == [f"layers.mixed_{numbers[block]}.{name}" for name in expected.split()]
+    parts = {"weight": "conv.weight", "beta": "bn.bias", "mean": "bn.running_mean", "var": "bn.running_var"}
+    script = {f"{names[layer]}.{part}": plain[f"{layer}.{key}"] for layer in names for part, key in parts.items()}
+    script |= {f"output.{part}": plain[f"fc.{part}"] for part in ("weight", "bias")}
+    unscaled = {key: np.ones_like(a) if key.endswith("bn.weight") else a for key, a in plain.items()}
+    jax.tree.map(np.testing.assert_array_equal, load_inception_v3(script), load_inception_v3(unscaled))
+    del script["layers.mixed_4.tower_1.conv_2.mean"]
+    with pytest.raises(UserError, match=r"Mixed_6b.branch7x7dbl_3.bn.running_mean is missing"):
+        load_inception_v3(script)
 
 
 BROKEN = {

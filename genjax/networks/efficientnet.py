@@ -18,7 +18,7 @@ import jax.numpy as jnp
 
 from genjax.networks.cnn import global_mean
 from genjax.networks.layers import Conv
-from genjax.networks.pretrained import ConvReLU6, Weights, check_side, dense, folded, rgb
+from genjax.networks.pretrained import ConvReLU6, Weights, check_side, dense, folded, parameter_shapes, rgb
 from genjax.ops.resize import resize
 from genjax.types import Array
 
@@ -138,8 +138,4 @@ def load_efficientnet_lite0(weights: Weights, where: str = "weights of Efficient
     return {"params": loaded}
 
 
-@functools.cache
-def shapes() -> dict[str, Any]:
-    """The parameters as ``jax.ShapeDtypeStruct``, without computing any; for reading only."""
-    images = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
-    return jax.eval_shape(EfficientNetLite0().init, jax.random.key(0), images)["params"]
+shapes = functools.cache(functools.partial(parameter_shapes, EfficientNetLite0(), 32))

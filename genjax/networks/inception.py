@@ -15,9 +15,10 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from genjax.networks.cnn import global_mean
-from genjax.networks.pretrained import ConvReLU, Weights, check_side, dense, folded, rgb
+from genjax.networks.pretrained import ConvReLU, Weights, check_side, dense, folded, parameter_shapes, rgb
 from genjax.ops.resize import resize
 from genjax.types import Array
 
@@ -54,105 +55,111 @@ def max_pool(x_BHWC: Array, stride: int) -> Array:
     return nn.max_pool(x_BHWC, (3, 3), (stride, stride), "SAME" if stride == 1 else "VALID")
 
 
-def tower(x_BHWC: Array, *layers: tuple) -> Array:
-    """Convolutions one after the other: (name, features, kernel size, stride), the last two 1 where left out.
+# A block is branches, and a branch is steps one after the other. A step is a convolution (name, features, kernel size,
+# stride), the last two 1 where left out; the name of a pool; or convolutions side by side.
+Step = tuple | str
+Branches = tuple[tuple[Step, ...], ...]
 
-    Those of stride 2 see only what lies inside the image, the others keep its size.
-    """
-    for name, features, *rest in layers:
-        kernel, stride = (*rest, 1, 1)[:2]
-        window = (kernel, kernel) if isinstance(kernel, int) else kernel
-        padding = "SAME" if stride == 1 else "VALID"
-        x_BHWC = ConvReLU(features, window, (stride, stride), padding, name=name)(x_BHWC)
-    return x_BHWC
+_DOUBLE = ("branch3x3dbl_1", 64), ("branch3x3dbl_2", 96, 3)
+_ROW, _COLUMN = (1, 7), (7, 1)
 
 
-class Mixed5(nn.Module):
-    """On the 35x35 grid: 1x1, 5x5, two 3x3, and a pool."""
-
-    pool_features: int
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """``[B, H, W, C]`` to ``[B, H, W, 224 + pool_features]``."""
-        branches = (
-            tower(x, ("branch1x1", 64)),
-            tower(x, ("branch5x5_1", 48), ("branch5x5_2", 64, 5)),
-            tower(x, ("branch3x3dbl_1", 64), ("branch3x3dbl_2", 96, 3), ("branch3x3dbl_3", 96, 3)),
-            tower(average_pool(x), ("branch_pool", self.pool_features)),
-        )
-        return jnp.concatenate(branches, axis=-1)
+def mixed_5(pool_features: int) -> Branches:
+    """On the 35x35 grid, ``[B, H, W, C]`` to ``[B, H, W, 224 + pool_features]``: 1x1, 5x5, two 3x3, and a pool."""
+    return (
+        (("branch1x1", 64),),
+        (("branch5x5_1", 48), ("branch5x5_2", 64, 5)),
+        (*_DOUBLE, ("branch3x3dbl_3", 96, 3)),
+        ("mean", ("branch_pool", pool_features)),
+    )
 
 
-class Mixed6a(nn.Module):
-    """From the 35x35 to the 17x17 grid."""
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """``[B, H, W, C]`` to ``[B, (H - 1) // 2, (W - 1) // 2, 480 + C]``."""
-        branches = (
-            tower(x, ("branch3x3", 384, 3, 2)),
-            tower(x, ("branch3x3dbl_1", 64), ("branch3x3dbl_2", 96, 3), ("branch3x3dbl_3", 96, 3, 2)),
-            max_pool(x, 2),
-        )
-        return jnp.concatenate(branches, axis=-1)
+MIXED_6A: Branches = ((("branch3x3", 384, 3, 2),), (*_DOUBLE, ("branch3x3dbl_3", 96, 3, 2)), ("halving",))
+"""From the 35x35 to the 17x17 grid, ``[B, H, W, C]`` to ``[B, (H - 1) // 2, (W - 1) // 2, 480 + C]``."""
 
 
-class Mixed6(nn.Module):
-    """On the 17x17 grid: 1x1, one and two 7x7 as rows and columns, and a pool."""
-
-    width: int
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """``[B, H, W, C]`` to ``[B, H, W, 768]``."""
-        width, row, column = self.width, (1, 7), (7, 1)
-        once = ("branch7x7_1", width), ("branch7x7_2", width, row), ("branch7x7_3", 192, column)
-        twice = (
+def mixed_6(width: int) -> Branches:
+    """On the 17x17 grid, ``[B, H, W, C]`` to ``[B, H, W, 768]``: 1x1, one and two 7x7 as rows and columns, a pool."""
+    return (
+        (("branch1x1", 192),),
+        (("branch7x7_1", width), ("branch7x7_2", width, _ROW), ("branch7x7_3", 192, _COLUMN)),
+        (
             ("branch7x7dbl_1", width),
-            ("branch7x7dbl_2", width, column),
-            ("branch7x7dbl_3", width, row),
-            ("branch7x7dbl_4", width, column),
-            ("branch7x7dbl_5", 192, row),
-        )
-        pooled = tower(average_pool(x), ("branch_pool", 192))
-        return jnp.concatenate((tower(x, ("branch1x1", 192)), tower(x, *once), tower(x, *twice), pooled), axis=-1)
+            ("branch7x7dbl_2", width, _COLUMN),
+            ("branch7x7dbl_3", width, _ROW),
+            ("branch7x7dbl_4", width, _COLUMN),
+            ("branch7x7dbl_5", 192, _ROW),
+        ),
+        ("mean", ("branch_pool", 192)),
+    )
 
 
-class Mixed7a(nn.Module):
-    """From the 17x17 to the 8x8 grid."""
+MIXED_7A: Branches = (
+    (("branch3x3_1", 192), ("branch3x3_2", 320, 3, 2)),
+    (
+        ("branch7x7x3_1", 192),
+        ("branch7x7x3_2", 192, _ROW),
+        ("branch7x7x3_3", 192, _COLUMN),
+        ("branch7x7x3_4", 192, 3, 2),
+    ),
+    ("halving",),
+)
+"""From the 17x17 to the 8x8 grid, ``[B, H, W, C]`` to ``[B, (H - 1) // 2, (W - 1) // 2, 512 + C]``."""
+
+
+def mixed_7(pool: str) -> Branches:
+    """On the 8x8 grid, ``[B, H, W, C]`` to ``[B, H, W, 2048]``: 1x1, two that end in a row beside a column, a pool."""
+    return (
+        (("branch1x1", 320),),
+        (("branch3x3_1", 384), (("branch3x3_2a", 384, (1, 3)), ("branch3x3_2b", 384, (3, 1)))),
+        (
+            ("branch3x3dbl_1", 448),
+            ("branch3x3dbl_2", 384, 3),
+            (("branch3x3dbl_3a", 384, (1, 3)), ("branch3x3dbl_3b", 384, (3, 1))),
+        ),
+        (pool, ("branch_pool", 192)),
+    )
+
+
+BLOCKS: dict[str, Branches] = {
+    "Mixed_5b": mixed_5(32),
+    "Mixed_5c": mixed_5(64),
+    "Mixed_5d": mixed_5(64),
+    "Mixed_6a": MIXED_6A,
+    "Mixed_6b": mixed_6(128),
+    "Mixed_6c": mixed_6(160),
+    "Mixed_6d": mixed_6(160),
+    "Mixed_6e": mixed_6(192),
+    "Mixed_7a": MIXED_7A,
+    "Mixed_7b": mixed_7("mean"),
+    "Mixed_7c": mixed_7("max"),
+}
+
+
+class Mixed(nn.Module):
+    """Branches of the same input, with their channels one after the other."""
+
+    branches: Branches
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """``[B, H, W, C]`` to ``[B, (H - 1) // 2, (W - 1) // 2, 512 + C]``."""
-        seven = ("branch7x7x3_1", 192), ("branch7x7x3_2", 192, (1, 7)), ("branch7x7x3_3", 192, (7, 1))
-        branches = (
-            tower(x, ("branch3x3_1", 192), ("branch3x3_2", 320, 3, 2)),
-            tower(x, *seven, ("branch7x7x3_4", 192, 3, 2)),
-            max_pool(x, 2),
-        )
-        return jnp.concatenate(branches, axis=-1)
+    def __call__(self, x_BHWC: Array) -> Array:
+        return jnp.concatenate([self._branch(x_BHWC, *branch) for branch in self.branches], axis=-1)
 
-
-class Mixed7(nn.Module):
-    """On the 8x8 grid: 1x1, two branches that end in a row beside a column, and a pool, "mean" or "max"."""
-
-    pool: str
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """``[B, H, W, C]`` to ``[B, H, W, 2048]``."""
-        three = tower(x, ("branch3x3_1", 384))
-        twice = tower(x, ("branch3x3dbl_1", 448), ("branch3x3dbl_2", 384, 3))
-        branches = (
-            tower(x, ("branch1x1", 320)),
-            tower(three, ("branch3x3_2a", 384, (1, 3))),
-            tower(three, ("branch3x3_2b", 384, (3, 1))),
-            tower(twice, ("branch3x3dbl_3a", 384, (1, 3))),
-            tower(twice, ("branch3x3dbl_3b", 384, (3, 1))),
-            tower(average_pool(x) if self.pool == "mean" else max_pool(x, 1), ("branch_pool", 192)),
-        )
-        return jnp.concatenate(branches, axis=-1)
+    def _branch(self, x_BHWC: Array, *steps: Step) -> Array:
+        """Convolutions of stride 2 see only what lies inside the image, the others keep its size."""
+        pools = {"mean": average_pool, "max": lambda x: max_pool(x, 1), "halving": lambda x: max_pool(x, 2)}
+        for step in steps:
+            if isinstance(step, str):
+                x_BHWC = pools[step](x_BHWC)
+            elif isinstance(step[0], tuple):
+                x_BHWC = jnp.concatenate([self._branch(x_BHWC, side) for side in step], axis=-1)
+            else:
+                name, features, *rest = step
+                kernel, stride = (*rest, 1, 1)[:2]
+                window = (kernel, kernel) if isinstance(kernel, int) else kernel
+                padding = "SAME" if stride == 1 else "VALID"
+                x_BHWC = ConvReLU(features, window, (stride, stride), padding, name=name)(x_BHWC)
+        return x_BHWC
 
 
 class InceptionV3(nn.Module):
@@ -175,14 +182,9 @@ class InceptionV3(nn.Module):
             x_BHWC = ConvReLU(80, (1, 1), name="Conv2d_3b_1x1")(stages[-1])
             stages += [max_pool(ConvReLU(192, (3, 3), padding="VALID", name="Conv2d_4a_3x3")(x_BHWC), 2)]
             x_BHWC = stages[-1]
-            for name, features in (("5b", 32), ("5c", 64), ("5d", 64)):
-                x_BHWC = Mixed5(features, name=f"Mixed_{name}")(x_BHWC)
-            x_BHWC = Mixed6a(name="Mixed_6a")(x_BHWC)
-            for name, width in (("6b", 128), ("6c", 160), ("6d", 160), ("6e", 192)):
-                x_BHWC = Mixed6(width, name=f"Mixed_{name}")(x_BHWC)
-            stages += [x_BHWC]
-            x_BHWC = Mixed7a(name="Mixed_7a")(x_BHWC)
-            x_BHWC = Mixed7("max", name="Mixed_7c")(Mixed7("mean", name="Mixed_7b")(x_BHWC))
+            for name, branches in BLOCKS.items():
+                x_BHWC = Mixed(branches, name=name)(x_BHWC)
+                stages += [x_BHWC] if name == "Mixed_6e" else []
             pooled_BD = global_mean(x_BHWC)
             kernel = self.param("fc_kernel", nn.initializers.lecun_normal(), (2048, 1008))
             bias = self.param("fc_bias", nn.initializers.zeros, (1008,))
@@ -217,11 +219,13 @@ def inception_input(images: Array, mode: str) -> Array:
 
 
 def load_inception_v3(weights: Weights, where: str = "weights of Inception-v3") -> dict[str, Any]:
-    """Variables of ``InceptionV3`` from arrays under the names of ``pt_inception-2015-12-05-6726825d.pth``.
+    """Variables of ``InceptionV3`` from arrays under the names of either file that has them.
 
     Args:
-      weights: ``Conv2d_1a_3x3.conv.weight``, ``Conv2d_1a_3x3.bn.*``, ``Mixed_5b.branch1x1.conv.weight`` and so on, and
-        ``fc.*``, of any float type, as ``genjax.io.torch_weights.read_weights`` reads them; other names are left alone.
+      weights: of any float type, as ``genjax.io.torch_weights.read_weights`` reads them; other names are left alone.
+        ``Conv2d_1a_3x3.conv.weight``, ``Conv2d_1a_3x3.bn.*``, ``Mixed_5b.branch1x1.conv.weight`` and so on, and
+        ``fc.*`` of ``pt_inception-2015-12-05-6726825d.pth``, or the names of ``inception-2015-12-05.pt``
+        (``script_names``).
       where: what they came from, for the message.
 
     Returns:
@@ -231,6 +235,7 @@ def load_inception_v3(weights: Weights, where: str = "weights of Inception-v3") 
       UserError: an array is missing, of another shape, or not finite.
     """
     params = shapes()
+    weights = _as_pth(weights) if "layers.conv.weight" in weights else weights
 
     def load(name: str, part: Any) -> dict[str, Any]:
         if "kernel" in part:
@@ -242,8 +247,52 @@ def load_inception_v3(weights: Weights, where: str = "weights of Inception-v3") 
     return {"params": {**loaded, "fc_kernel": last["kernel"], "fc_bias": last["bias"]}}
 
 
-@functools.cache
-def shapes() -> dict[str, Any]:
-    """The parameters as ``jax.ShapeDtypeStruct``, without computing any; for reading only."""
-    images = jax.ShapeDtypeStruct((1, 75, 75, 3), jnp.float32)
-    return jax.eval_shape(InceptionV3().init, jax.random.key(0), images)["params"]
+shapes = functools.cache(functools.partial(parameter_shapes, InceptionV3(), 75))
+
+
+def script_names() -> dict[str, str]:
+    """What the TorchScript file ``inception-2015-12-05.pt`` calls each convolution, by its name in the ``.pth`` file.
+
+    It has the names of the TensorFlow graph: a branch of one convolution is ``conv``, the others are ``tower``,
+    ``tower_1`` and so on, in their order, and their convolutions ``conv``, ``conv_1`` and so on.
+    """
+    stem = ("Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_2b_3x3", "Conv2d_3b_1x1", "Conv2d_4a_3x3")
+    names = {layer: f"layers.{_counted('conv', i)}" for i, layer in enumerate(stem)}
+    for number, (block, branches) in enumerate(BLOCKS.items()):
+        for layer, name in _block_script_names(branches).items():
+            names[f"{block}.{layer}"] = f"layers.{_counted('mixed', number)}.{name}"
+    return names
+
+
+def _counted(name: str, number: int) -> str:
+    return f"{name}_{number}" if number else name
+
+
+def _block_script_names(branches: Branches) -> dict[str, str]:
+    names, towers = {}, 0
+    sided = any(isinstance(step[0], tuple) for branch in branches for step in branch)
+    for branch in branches:
+        layers = [step for step in branch if not isinstance(step, str)]
+        if len(branch) == 1:
+            names |= {layer[0]: "conv" for layer in layers}
+            continue
+        tower, towers = _counted("tower", towers) + ("_" if sided else "."), towers + 1
+        for i, layer in enumerate(layers):
+            if isinstance(layer[0], tuple):
+                names |= {side[0]: f"{tower}mixed_{_counted('conv', j)}" for j, side in enumerate(layer)}
+            else:
+                names[layer[0]] = tower + _counted("conv", i)
+    return names
+
+
+def _as_pth(weights: Weights) -> Weights:
+    """Arrays of the TorchScript file under the other file's names; its batch norms have no scale."""
+    found = {f"fc.{part}": weights[f"output.{part}"] for part in ("weight", "bias") if f"output.{part}" in weights}
+    parts = {"weight": "conv.weight", "beta": "bn.bias", "mean": "bn.running_mean", "var": "bn.running_var"}
+    for layer, script in script_names().items():
+        for part, name in parts.items():
+            if f"{script}.{part}" in weights:
+                found[f"{layer}.{name}"] = weights[f"{script}.{part}"]
+        if f"{script}.beta" in weights:
+            found[f"{layer}.bn.weight"] = np.ones_like(weights[f"{script}.beta"])
+    return found

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -100,3 +102,12 @@ def dense(weights: Weights, name: str, shape: tuple[int, int], where: str) -> di
     kernel = take(weights, f"{name}.weight", shape[::-1], where).T
     bias = take(weights, f"{name}.bias", shape[1:], where)
     return {"kernel": np.ascontiguousarray(kernel, np.float32), "bias": bias.astype(np.float32)}
+
+
+def parameter_shapes(network: nn.Module, side: int) -> dict[str, Any]:
+    """A network's parameters as ``jax.ShapeDtypeStruct`` without computing any, for reading only.
+
+    ``side`` is that of a colour image it takes.
+    """
+    images = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
+    return jax.eval_shape(network.init, jax.random.key(0), images)["params"]
