@@ -16,11 +16,11 @@ from genjax.metrics.intervals import student_t_quantile
 # Which way is better, by the last part of a metric's name.
 SMALLER = (
     *("loss", "nll", "squared_error", "calibration_error", "bits_per_dim", "kl", "kernel_distance"),
-    *("frechet_distance", "frechet_distance_infinity", "class_frechet_distance"),
+    *("frechet_distance", "frechet_distance_infinity", "class_frechet_distance", "fid", "fid_infinity", "kid"),
 )
 LARGER = (
     *("accuracy", "label_accuracy", "elbo", "log_likelihood", "class_entropy", "smallest_class_share", "class_score"),
-    *("precision", "recall", "density", "coverage", "importance_bound"),
+    *("precision", "recall", "density", "coverage", "importance_bound", "inception_score"),
 )
 # What fixes the numbers of an evaluator without a named protocol; the seed of its noise is the run's.
 _FIXED = ("data", "examples", "samples", "draws", "steps", "classifier", "feature_dims", "calibration_bins")

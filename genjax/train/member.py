@@ -17,7 +17,7 @@ from genjax.io.checkpoint import Checkpoints
 from genjax.io.images import save_png
 from genjax.io.workdir import Workdir, read_json, write_json
 from genjax.io.writer import Writer
-from genjax.train.evaluation import context_of, evaluate
+from genjax.train.evaluation import context_of, evaluate, weights_of
 from genjax.train.plan import Experiment, Scheduled
 from genjax.train.progress import numbers
 from genjax.train.steps import Functions
@@ -226,14 +226,13 @@ def evaluation_record(
 
     ``rebuilt`` is what ``posthoc.rebuild`` says of the averages, where they are not the stored ones.
     """
-    weights = "averaged" if state.ema else "last"
     evaluations = plan.family.evaluations
     return {
         "family": plan.family.name,
         "step": int(state.step),
         "examples_seen": int(state.step) * plan.family.examples_per_step,
         "checkpoint": checkpoint,
-        "weights": weights if rebuilt is None else f"length {rebuilt['length']:g} averaged",
+        "weights": weights_of(state, rebuilt),
         **({} if rebuilt is None else {"ema": dict(rebuilt)}),
         **({} if evaluations is None else {"evaluations_per_sample": evaluations}),
         "evaluators": dict(protocols),
