@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from genjax.evaluators.figures import confusion_figure, grid, side_by_side
+from genjax.evaluators.figures import confusion_figure, curves_figure, grid, side_by_side
 from genjax.types import UserError
 
 GREY = 128
@@ -67,6 +67,9 @@ def test_side_by_side_interleaves_rows():
         lambda: confusion_figure(np.zeros((2, 2))),
         lambda: confusion_figure(-np.eye(2, dtype=int)),
         lambda: confusion_figure(np.eye(2, dtype=int), ["one"]),
+        lambda: curves_figure(range(3), {}, "x", "y"),
+        lambda: curves_figure(range(3), {"short": [1.0, 2.0]}, "x", "y"),
+        lambda: curves_figure(range(2), {"endless": [1.0, np.inf]}, "x", "y"),
     ],
 )
 def test_bad_input_is_one_line(call):
@@ -94,6 +97,20 @@ def test_confusion_colour_is_the_share_of_the_row():
     assert abs(blue[0] - blue[1]) < 0.05 * blue[0]
     empty_row = ink([[0, 0], [0, 1]])
     assert (empty_row[..., 2] - empty_row[..., 0] > 60).sum() < 0.8 * blue[0]
+
+
+def test_curves_are_drawn_where_their_values_are():
+    level = lambda *values: {name: [value] * 3 for name, value in zip("ab", values, strict=True)}  # noqa: E731
+    picture = curves_figure(range(3), level(0.0, 1.0), "cycles", "dB").astype(int)
+    assert picture.shape == (400, 600, 3)
+    blue, orange = (np.argwhere(shade)[:, 0] for shade in (_inked(picture, 2, 0), _inked(picture, 0, 2)))
+    assert np.median(orange) < np.median(blue)  # the second curve is above the first
+    swapped = curves_figure(range(3), level(1.0, 0.0), "cycles", "dB").astype(int)
+    assert np.median(np.argwhere(_inked(swapped, 0, 2))[:, 0]) > np.median(np.argwhere(_inked(swapped, 2, 0))[:, 0])
+
+
+def _inked(picture: np.ndarray, more: int, less: int) -> np.ndarray:
+    return picture[..., more] - picture[..., less] > 60
 
 
 def test_figures_do_not_touch_pyplot():

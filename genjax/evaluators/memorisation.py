@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterator
 
 import numpy as np
 
 from genjax.data.base import Source
-from genjax.evaluators.base import Context, Report, check_at_least, spread, to_uint8
-from genjax.evaluators.features import FeatureNetwork, shipped
+from genjax.evaluators.base import Context, Report, Stopped, check_at_least, spread, to_uint8
+from genjax.evaluators.features import PRETRAINED, SHIPPED, feature_network
 from genjax.evaluators.figures import side_by_side
 from genjax.metrics import memorisation
-from genjax.types import UserError
+from genjax.types import UserError, lookup
 
 PIXELS = "pixels"
 _CHUNK = 1000
@@ -26,7 +27,7 @@ class Memorisation:
     samples are nearer to training images than new images are.
 
     Attributes:
-      features: the space of distances: "pixels", or the name of a feature network that was trained on such images.
+      features: the space of distances: "pixels", or the name of a feature network.
       num_samples: samples to draw.
       heldout: images of the test split, spread evenly; 0 for all.
       percent: share of held-out images, in %, that ``copied_share`` takes for suspiciously near.
@@ -47,26 +48,41 @@ class Memorisation:
         check_at_least(2, num_samples=self.num_samples)
         check_at_least(0, heldout=self.heldout)
         check_at_least(1, pairs=self.pairs)
-        if self.features != PIXELS:
-            shipped(self.features)
+        lookup({PIXELS: None, **SHIPPED, **PRETRAINED}, self.features, "features")
 
-    def __call__(self, context: Context) -> Report:
+    def check(self, context: Context) -> None:
+        """Raises UserError where a call would refuse the run or the counts."""
+        context.needs_samples()
         if context.training is None:
             raise UserError("evaluator 'memorisation' needs the training split, which this evaluation was not given")
-        network = self._network(context)
-        count = min(self.heldout or len(context.source), context.limit or len(context.source))
+        count = self._count(context)
+        if self.percent * count / 100.0 < 1.0 or self.percent > 100.0:
+            given = f"percent={self.percent:g} of {count} held-out images"
+            raise UserError(f"evaluator 'memorisation': {given}; accepted: what is one of them to all")
+        if self.features == PIXELS:
+            return
+        if (line := feature_network(self.features).misfit(context.spec)) is not None:
+            raise UserError(f"evaluator 'memorisation': features={self.features!r} {line}; accepted: also {PIXELS!r}")
+
+    def _count(self, context: Context) -> int:
+        """Of held-out images."""
+        return min(self.heldout or len(context.source), context.limit or len(context.source), len(context.source))
+
+    def __call__(self, context: Context) -> Report:
+        self.check(context)
+        assert context.training is not None
+        network = None if self.features == PIXELS else feature_network(self.features)
+        compiled = functools.cache(context.compiled)
+
+        def seen(images: np.ndarray) -> np.ndarray:
+            if context.stop():
+                raise Stopped
+            return images if network is None else network.of(images, compiled)[0]
+
         samples = to_uint8(context.samples(context.seed, context.default_labels(self.num_samples)))
-        train = [self._seen(context, network, images) for images in _chunks(context.training)]
-        heldout = spread(context.source, count)["image"]
-        try:
-            found = memorisation.memorisation(
-                self._seen(context, network, samples),
-                np.concatenate(train),
-                self._seen(context, network, heldout),
-                self.percent,
-            )
-        except ValueError as error:
-            raise UserError(f"evaluator 'memorisation': {error}") from error
+        heldout = spread(context.source, self._count(context))["image"]
+        train = np.concatenate([seen(part) for part in _chunks(context.training)])
+        found = memorisation.memorisation(seen(samples), train, seen(heldout), self.percent)
         closest = np.argsort(found.to_train.distances, kind="stable")[: self.pairs]
         nearest = context.training.gather(found.to_train.indices[closest])["image"]
         scalars = {
@@ -89,22 +105,6 @@ class Memorisation:
             "expected": {"copied_share": found.copied_expected, "nearer_train_share": found.nearer_expected},
         }
         return Report(scalars, {"nearest_training_images": side_by_side(samples[closest], nearest)}, record)
-
-    def _network(self, context: Context) -> FeatureNetwork | None:
-        if self.features == PIXELS:
-            return None
-        network = shipped(self.features)
-        if network.shape != context.spec.shape:
-            own = context.spec.shape
-            raise UserError(
-                f"evaluator 'memorisation': features={self.features!r} looks at images of {network.shape}; those of "
-                f"this run are {own}; accepted: {PIXELS}, or a network for them"
-            )
-        return network
-
-    def _seen(self, context: Context, network: FeatureNetwork | None, images: np.ndarray) -> np.ndarray:
-        """Rows whose distances count."""
-        return images if network is None else network.of(images, context.compiled)[0]
 
 
 def _chunks(source: Source) -> Iterator[np.ndarray]:

@@ -7,10 +7,10 @@ import dataclasses
 import numpy as np
 
 from genjax.evaluators.base import Context, Report, check_at_least, spread, to_uint8
-from genjax.evaluators.features import FeatureNetwork, shipped
+from genjax.evaluators.features import SHIPPED, Classifier, shipped
 from genjax.evaluators.reference import cached
 from genjax.metrics.modes import mode_coverage, mode_numbers
-from genjax.types import UserError
+from genjax.types import UserError, lookup
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,18 +34,22 @@ class Modes:
 
     def __post_init__(self):
         check_at_least(1, num_samples=self.num_samples)
-        shipped(self.classifier)
+        lookup(SHIPPED, self.classifier, "classifier")
 
-    def __call__(self, context: Context) -> Report:
-        network = shipped(self.classifier)
-        height, width, channels = network.shape
+    def check(self, context: Context) -> None:
+        """Raises UserError where the family can't sample, or the classifier can't name the channels of its images."""
+        context.needs_samples()
+        height, width, channels = shipped(self.classifier).shape
         if channels != 1 or context.spec.shape != (height, width, 3):
             raise UserError(
                 f"evaluator 'modes': classifier={self.classifier!r} names channels of {height}x{width}; images of this "
                 f"run are {context.spec.shape}; accepted: stacked digits {(height, width, 3)}"
             )
-        classes = len(network.class_names)
-        count = classes**3
+
+    def __call__(self, context: Context) -> Report:
+        self.check(context)
+        network = shipped(self.classifier)
+        count = len(network.class_names) ** 3
         images = to_uint8(context.samples(context.seed, context.default_labels(self.num_samples)))
         found = mode_coverage(_modes(context, network, images), count)
         real = mode_coverage(self._real(context, network), count)
@@ -69,7 +73,7 @@ class Modes:
         }
         return Report({"modes_found": float(found.found), "mode_kl": found.kl}, protocol=record)
 
-    def _real(self, context: Context, network: FeatureNetwork) -> np.ndarray:
+    def _real(self, context: Context, network: Classifier) -> np.ndarray:
         """The modes of as many test images, kept from one evaluation to the next."""
         count = min(self.num_samples, len(context.source))
         data = {key: value for key, value in context.source.provenance.items() if key != "where"}
@@ -80,7 +84,7 @@ class Modes:
         return cached({"modes": network.facts, "reference": {"data": data, "count": count}}, compute)["modes"]
 
 
-def _modes(context: Context, network: FeatureNetwork, images: np.ndarray) -> np.ndarray:
+def _modes(context: Context, network: Classifier, images: np.ndarray) -> np.ndarray:
     """The mode int64 ``[N]`` of images uint8 ``[N, H, W, 3]``, red being its first digit."""
     channels = images.transpose(0, 3, 1, 2).reshape(-1, *network.shape)
     _, logits = network.of(channels, context.compiled)

@@ -52,7 +52,6 @@ class ImagePairs:
 
     Raises:
       ValueError: a limit below 0.
-      UserError: the weights are not there.
     """
 
     limit: int = 0
@@ -60,8 +59,12 @@ class ImagePairs:
 
     def __post_init__(self):
         check_at_least(0, limit=self.limit)
+
+    def check(self, context: Context) -> None:
+        """Raises UserError where the family can't reconstruct, or the weights of EfficientNet-Lite0 are not there."""
+        context.extra("reconstruct", "image_pairs")
         if self.perceptual:
-            weights(NETWORK)  # missing ones are to be known before training
+            weights(NETWORK)
 
     def __call__(self, context: Context) -> Report:
         reconstruct, key = context.extra("reconstruct", "image_pairs"), context.key("reconstruct")

@@ -30,6 +30,10 @@ class Spectrum:
     def __post_init__(self):
         check_at_least(1, num_samples=self.num_samples)
 
+    def check(self, context: Context) -> None:
+        """Raises UserError where the family can't sample."""
+        context.needs_samples()
+
     def __call__(self, context: Context) -> Report:
         real = []
         for batch in context.batches():
