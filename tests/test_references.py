@@ -143,5 +143,14 @@ def test_what_the_configs_declare_fits_their_evaluators(path):
         assert evaluator in {*resolved["evaluators"], "judge", "distribution"}, record
 
 
+@pytest.mark.parametrize("path", [path for path in DECLARING if path.startswith("configs/vae/")])
+@pytest.mark.parametrize("draws, bound, count", [(1, 5000, 1), (50, 5000, 1), (2, 5000, 0), (50, 500, 0)])
+def test_a_bound_is_held_to_the_figure_of_its_draws(path, draws, bound, count):
+    module = importlib.import_module(path.removesuffix(".py").replace("/", "."))
+    resolved = build.to_plain(module.get_config("accelerator=cpu"))
+    resolved["model"]["num_draws"], resolved["evaluators"]["bound"]["num_samples"] = draws, bound
+    assert len(declared(["train.py", f"--config={path}"], resolved, ROOT) or []) == count
+
+
 def test_some_config_declares():
     assert "configs/classifier/fashion_mnist_cnn.py" in DECLARING
