@@ -15,6 +15,7 @@ from genjax import rng
 from genjax.data.base import ArraySource
 from genjax.evaluators import (
     EVALUATORS,
+    AccuracyScore,
     Classification,
     ImportanceBound,
     Interpolations,
@@ -70,7 +71,7 @@ def context(batch_size=5, functions=None, spec=SPEC, **options):
 
 def test_the_table_names_them():
     assert set(EVALUATORS) == {
-        "mean", "classification", "importance_bound", "bits_per_dim", "active_units", "distribution",
+        "mean", "classification", "accuracy_score", "importance_bound", "bits_per_dim", "active_units", "distribution",
         "image_pairs", "memorisation", "modes", "spectrum", "disentanglement",
         "samples", "reconstructions", "interpolations", "traversals",
     }  # fmt: skip
@@ -145,6 +146,24 @@ def test_the_classification_check_rejects_counting_the_padding():
         check_classification(padded, 5)
 
 
+def test_accuracy_score_is_the_accuracy_of_each_class_and_of_all():
+    report = AccuracyScore()(context(5))
+    index, label = np.arange(COUNT), np.arange(COUNT) % 3
+    right = index % 4 != 0
+    assert report.scalars == {"accuracy_score": pytest.approx(17 / COUNT)}
+    classes = {name: right[label == k].mean() for k, name in enumerate(SPEC.class_names)}
+    assert report.protocol["per_class"] == pytest.approx(classes)
+    expected = stats.binomtest(17, COUNT).proportion_ci(method="wilson")
+    assert report.protocol["interval_95"] == pytest.approx((expected.low, expected.high), abs=1e-6)
+    assert report.protocol["examples"] == COUNT and report.protocol["data"] == PROVENANCE
+    for top, right in ((2, 17), (3, COUNT)):  # two logits that tie for the second place are both behind it
+        assert AccuracyScore(top=top)(context(5)).scalars == {f"accuracy_score_top_{top}": pytest.approx(right / COUNT)}
+    with pytest.raises(UserError, match="'accuracy_score': top=4; accepted: 1 to 3"):
+        AccuracyScore(top=4).check(context())
+    with pytest.raises(ValueError, match="top=0 is too small"):
+        AccuracyScore(top=0)
+
+
 def test_importance_bound_says_how_many_draws():
     report = ImportanceBound(num_samples=20, limit=6)(context())
     assert report.scalars == {"importance_bound_20": pytest.approx(np.log(20) - 15.0, rel=1e-6)}
@@ -216,6 +235,7 @@ def test_to_uint8_rounds_and_clips():
     ("evaluator", "name", "needed"),
     [
         (Classification(), "classification", "logits"),
+        (AccuracyScore(), "accuracy_score", "logits"),
         (ImportanceBound(), "importance_bound", "importance_bound"),
         (Reconstructions(), "reconstructions", "reconstruct"),
         (Interpolations(), "interpolations", "interpolate"),

@@ -1,5 +1,6 @@
 """Evaluators: a metric or a picture, with its data, its settings and a family function."""
 
+from genjax.evaluators.accuracy_score import AccuracyScore
 from genjax.evaluators.disentanglement import Disentanglement
 from genjax.evaluators.distribution import Distribution
 from genjax.evaluators.latents import ActiveUnits
@@ -13,6 +14,7 @@ from genjax.evaluators.spectrum import Spectrum
 EVALUATORS = {
     "mean": Mean,
     "classification": Classification,
+    "accuracy_score": AccuracyScore,
     "importance_bound": ImportanceBound,
     "bits_per_dim": BitsPerDim,
     "active_units": ActiveUnits,

@@ -25,6 +25,17 @@ def _mean(context: Context, function: Callable, limit: int) -> tuple[dict[str, f
     return mean.means(), mean.standard_errors(), mean.count
 
 
+def logits_and_labels(context: Context, evaluator: str) -> tuple[np.ndarray, np.ndarray]:
+    """Float32 ``[N, K]`` of a classifier on the split, and its labels int32 ``[N]``; the error names ``evaluator``."""
+    logits_of = context.extra("logits", evaluator)
+    logits, labels = [], []
+    for batch in context.batches():
+        real = batch.pop("mask") > 0
+        logits.append(np.asarray(logits_of(context.state, context.place(batch)))[real])
+        labels.append(batch["label"][real])
+    return np.concatenate(logits), np.concatenate(labels)
+
+
 @dataclasses.dataclass(frozen=True)
 class Mean:
     """Means of what the family's ``eval_step`` gives, over the split.
@@ -60,13 +71,7 @@ class Classification:
         check_at_least(1, bins=self.bins)
 
     def __call__(self, context: Context) -> Report:
-        logits_of = context.extra("logits", "classification")
-        logits, labels = [], []
-        for batch in context.batches():
-            real = batch.pop("mask") > 0
-            logits.append(np.asarray(logits_of(context.state, context.place(batch)))[real])
-            labels.append(batch["label"][real])
-        logits, labels = np.concatenate(logits), np.concatenate(labels)
+        logits, labels = logits_and_labels(context, "classification")
         classes = context.spec.classes
         matrix = classification.confusion_matrix(logits.argmax(-1), labels, classes)
         names = context.spec.class_names or tuple(str(i) for i in range(classes))
