@@ -9,6 +9,8 @@ discretised logistic the 256 values themselves, the Gaussian a density over pixe
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -17,8 +19,8 @@ import jax.numpy as jnp
 
 from genjax import rng
 from genjax.families.averaging import exponential_average
-from genjax.families.base import Family, Optimizer, condition_classes, learning_rates, new_state
-from genjax.families.likelihoods import LIKELIHOODS
+from genjax.families.base import Family, Optimizer, TrainState, condition_classes, learning_rates, new_state
+from genjax.families.likelihoods import LIKELIHOODS, Likelihood
 from genjax.families.single import single_train_step
 from genjax.objectives.elbo import gaussian_kl, gaussian_log_prob, importance_bound
 from genjax.types import Array, Batch, ImageSpec, Key, check_positive, lookup
@@ -33,6 +35,55 @@ def network_arguments(spec: ImageSpec, conditional: bool = False, likelihood: st
         "num_classes": condition_classes(spec, conditional),
         "outputs_per_value": lookup(LIKELIHOODS, likelihood, "model.likelihood").outputs_per_value,
     }
+
+
+@dataclasses.dataclass(frozen=True)
+class _Model:
+    """A network with a likelihood: q(z|x) and p(x|z), of which everything else is made."""
+
+    network: Any
+    likelihood: Likelihood
+    spec: ImageSpec
+    conditional: bool
+
+    def labels(self, batch: Batch) -> Array | None:
+        return batch["label"] if self.conditional else None
+
+    def data(self, batch: Batch, key: Key) -> tuple[Array, Array]:
+        """The images as the likelihood sees them, and a key for each example."""
+        keys = rng.example_keys(key, batch["index"])
+        return self.likelihood.data(jax.vmap(lambda k: rng.stream(k, "data"))(keys), batch["image"]), keys
+
+    def noise(self, keys: Array, name: str) -> Array:
+        """Of the latents, ``[B, D]``, from a key for each example."""
+        return jax.vmap(lambda key: jax.random.normal(rng.stream(key, name), (self.network.latent_dim,)))(keys)
+
+    def encode(self, variables, x: Array, labels: Array | None) -> tuple[Array, Array]:
+        """Mean and log-variance of q(z|x), each ``[B, D]``."""
+        return self.network.apply(variables, self.likelihood.network_input(x), labels, method="encode")
+
+    def judged(self, state: TrainState, batch: Batch, key: Key):
+        """Variables, images, labels, q(z|x) and a key for each example, for evaluation."""
+        x, keys = self.data(batch, key)
+        variables, labels = state.averaged(NETWORK), self.labels(batch)
+        return variables, x, labels, self.encode(variables, x, labels), keys
+
+    def images(self, variables, z: Array, labels: Array | None) -> Array:
+        """The mean of p(x|z), ``[B, H, W, C]`` in [0, 1]."""
+        return self.likelihood.mean(self.network.apply(variables, z, labels, method="decode"))
+
+    def draw(self, variables, x: Array, labels: Array | None, posterior: tuple[Array, Array], noise: Array):
+        """log p(x|z) and log q(z|x) - log p(z), each ``[K, B]``, of z ~ q(z|x) made of noise ``[K, B, D]``."""
+        mean, logvar = posterior
+        z = mean + jnp.exp(0.5 * logvar) * noise
+        many, count = noise.shape[:2]
+        labels = None if labels is None else jnp.tile(labels, many)
+        outputs = self.network.apply(variables, z.reshape(many * count, -1), labels, method="decode")
+        # One long axis of image values: over three short ones the sum takes three times as long on a CPU.
+        outputs = outputs.reshape(many, count, self.spec.pixels, -1)
+        log_likelihood = jnp.sum(self.likelihood.log_prob(x.reshape(count, self.spec.pixels), outputs), -1)
+        ratio = gaussian_log_prob(z, mean, logvar) - gaussian_log_prob(z, 0.0, jnp.zeros_like(z))
+        return log_likelihood, jnp.sum(ratio, -1)
 
 
 def vae(
@@ -65,44 +116,23 @@ def vae(
       ema_decay: of the averaged weights that evaluation and sampling use, 0 for none.
     """
     check_positive(num_draws=num_draws)
-    model = lookup(LIKELIHOODS, likelihood, "model.likelihood")
+    chosen = lookup(LIKELIHOODS, likelihood, "model.likelihood")
+    model = _Model(network, chosen, spec, conditional)
     averages = exponential_average(NETWORK, ema_decay)
     hparams = {**learning_rates({NETWORK: optimizer}), "beta": beta}
 
-    def labels_of(batch: Batch) -> Array | None:
-        return batch["label"] if conditional else None
-
-    def encode(variables, x: Array, labels: Array | None):
-        return network.apply(variables, model.network_input(x), labels, method="encode")
-
-    def decode(variables, z: Array, labels: Array | None) -> Array:
-        return network.apply(variables, z, labels, method="decode")
-
-    def draw(variables, x: Array, labels: Array | None, posterior: tuple[Array, Array], noise: Array):
-        """log p(x|z) and log q(z|x) - log p(z), each ``[K, B]``, of z ~ q(z|x) made of noise ``[K, B, D]``."""
-        mean, logvar = posterior
-        z = mean + jnp.exp(0.5 * logvar) * noise
-        many = len(noise)
-        labels = None if labels is None else jnp.tile(labels, many)
-        # One long axis of image values: over three short ones the sum takes three times as long on a CPU.
-        outputs = decode(variables, z.reshape(-1, z.shape[-1]), labels).reshape(many, len(x), spec.pixels, -1)
-        log_likelihood = jnp.sum(model.log_prob(x.reshape(len(x), spec.pixels), outputs), -1)
-        ratio = gaussian_log_prob(z, mean, logvar) - gaussian_log_prob(z, 0.0, jnp.zeros_like(z))
-        return log_likelihood, jnp.sum(ratio, -1)
-
     def init(key, batch):
-        x = model.data(rng.example_keys(key, jnp.zeros((1,), jnp.int32)), jnp.asarray(batch["image"][:1]))
+        x = chosen.data(rng.example_keys(key, jnp.zeros((1,), jnp.int32)), jnp.asarray(batch["image"][:1]))
         label = jnp.zeros((1,), jnp.int32) if conditional else None
-        variables = network.init(rng.stream(key, "params"), model.network_input(x), label)
+        variables = network.init(rng.stream(key, "params"), chosen.network_input(x), label)
         return new_state({NETWORK: variables}, {NETWORK: optimizer}, hparams, averages)
 
     def objective(variables, batch, key, hparams, step):
-        image = batch["image"]
-        x = model.data(rng.stream(key, "data"), image)
-        labels = labels_of(batch)
-        posterior = encode(variables, x, labels)
-        noise = jax.random.normal(rng.stream(key, "posterior"), (num_draws, image.shape[0], network.latent_dim))
-        draws, ratios = draw(variables, x, labels, posterior, noise)
+        labels = model.labels(batch)
+        x = chosen.data(rng.stream(key, "data"), batch["image"])
+        posterior = model.encode(variables, x, labels)
+        noise = jax.random.normal(rng.stream(key, "posterior"), (num_draws, *posterior[0].shape))
+        draws, ratios = model.draw(variables, x, labels, posterior, noise)
         log_likelihood, kl = jnp.mean(draws, 0), gaussian_kl(*posterior)
         warmup = jnp.minimum(1.0, (step + 1.0) / kl_warmup_steps) if kl_warmup_steps else 1.0
         weight = hparams["beta"] * warmup
@@ -110,65 +140,30 @@ def vae(
         metrics = {"elbo": log_likelihood - kl, "log_likelihood": log_likelihood, "kl": kl, "kl_weight": weight}
         return loss, metrics, {name: value for name, value in variables.items() if name != "params"}
 
-    def data_of(batch: Batch, key: Key) -> tuple[Array, Array]:
-        """The image as the likelihood sees it, and a key for each example."""
-        keys = rng.example_keys(key, batch["index"])
-        return model.data(jax.vmap(lambda k: rng.stream(k, "data"))(keys), batch["image"]), keys
-
-    def noise_of(keys: Array, name: str) -> Array:
-        return jax.vmap(lambda key: jax.random.normal(rng.stream(key, name), (network.latent_dim,)))(keys)
-
     def eval_step(state, batch, key):
-        x, keys = data_of(batch, key)
-        variables, labels = state.averaged(NETWORK), labels_of(batch)
-        posterior = encode(variables, x, labels)
-        draws, _ = draw(variables, x, labels, posterior, noise_of(keys, "posterior")[None])
+        variables, x, labels, posterior, keys = model.judged(state, batch, key)
+        draws, _ = model.draw(variables, x, labels, posterior, model.noise(keys, "posterior")[None])
         log_likelihood, kl = draws[0], gaussian_kl(*posterior)
         elbo = log_likelihood - kl
         out = {"elbo": elbo, "log_likelihood": log_likelihood, "kl": kl}
-        return out | ({"bits_per_dim": model.bits_per_dim(elbo, spec.pixels)} if model.bits_per_dim else {})
+        return out | ({"bits_per_dim": chosen.bits_per_dim(elbo, spec.pixels)} if chosen.bits_per_dim else {})
 
     def bound(state, batch, key, num):
         """log (1/num) sum of ``num`` importance weights (Burda et al. 2016, eq. 8), ``[B]``, one draw at a time."""
-        x, keys = data_of(batch, key)
-        variables, labels = state.averaged(NETWORK), labels_of(batch)
-        posterior = encode(variables, x, labels)
+        variables, x, labels, posterior, keys = model.judged(state, batch, key)
         keys = jax.vmap(lambda k: rng.stream(k, "importance"))(keys)
 
         def body(total, number):
-            noise = noise_of(jax.vmap(lambda k: jax.random.fold_in(k, number))(keys), "posterior")
-            log_likelihood, ratio = draw(variables, x, labels, posterior, noise[None])
+            noise = model.noise(jax.vmap(lambda k: jax.random.fold_in(k, number))(keys), "posterior")
+            log_likelihood, ratio = model.draw(variables, x, labels, posterior, noise[None])
             return jnp.logaddexp(total, log_likelihood[0] - ratio[0]), None
 
-        start = jnp.full((x.shape[0],), -jnp.inf)
-        total, _ = jax.lax.scan(body, start, jnp.arange(num))
+        total, _ = jax.lax.scan(body, jnp.full(keys.shape, -jnp.inf), jnp.arange(num))
         return total - jnp.log(num)
-
-    def images_of(state, z, labels):
-        """The mean of p(x|z) at latents ``[B, D]``, ``[B, H, W, C]`` in [0, 1]; labels int32 ``[B]`` or None."""
-        return model.mean(decode(state.averaged(NETWORK), z, labels))
 
     def sample(state, keys, labels):
         """The mean of p(x|z) for z ~ p(z)."""
-        return images_of(state, noise_of(keys, "prior"), labels if conditional else None)
-
-    def encode_mean(state, batch, key):
-        """The mean of q(z|x), float32 ``[B, D]``."""
-        x, _ = data_of(batch, key)
-        return encode(state.averaged(NETWORK), x, labels_of(batch))[0]
-
-    def reconstruct(state, batch, key):
-        """The mean of p(x|z) at the mean of q(z|x), ``[B, H, W, C]`` in [0, 1]."""
-        return images_of(state, encode_mean(state, batch, key), labels_of(batch))
-
-    def interpolate(state, batch, keys, num):
-        """Images on the line from each example's posterior mean to the next one's, ``[B, num, H, W, C]``."""
-        x = model.data(jax.vmap(lambda k: rng.stream(k, "data"))(keys), batch["image"])
-        mean, _ = encode(state.averaged(NETWORK), x, labels_of(batch))
-        t = jnp.linspace(0.0, 1.0, num)[None, :, None]
-        z = (1 - t) * mean[:, None] + t * jnp.roll(mean, -1, axis=0)[:, None]
-        labels = jnp.repeat(batch["label"], num) if conditional else None
-        return images_of(state, z.reshape(-1, network.latent_dim), labels).reshape(-1, num, *spec.shape)
+        return model.images(state.averaged(NETWORK), model.noise(keys, "prior"), labels if conditional else None)
 
     return Family(
         name="vae",
@@ -181,12 +176,33 @@ def vae(
         eval_step=eval_step,
         sample=sample,
         hparams=hparams,
-        extras={
-            "encode": encode_mean,
-            "decode": images_of,
-            "reconstruct": reconstruct,
-            "interpolate": interpolate,
-            "importance_bound": bound,
-        },
+        extras={**_between_images_and_latents(model), "importance_bound": bound},
         headline=("elbo", "kl"),
     )
+
+
+def _between_images_and_latents(model: _Model) -> dict[str, Callable[..., Array]]:
+    """What evaluators may ask an autoencoder for."""
+
+    def decode(state, z, labels):
+        """The mean of p(x|z) at latents ``[B, D]``, ``[B, H, W, C]`` in [0, 1]; labels int32 ``[B]`` or None."""
+        return model.images(state.averaged(NETWORK), z, labels)
+
+    def encode(state, batch, key):
+        """The mean of q(z|x), float32 ``[B, D]``."""
+        return model.judged(state, batch, key)[3][0]
+
+    def reconstruct(state, batch, key):
+        """The mean of p(x|z) at the mean of q(z|x), ``[B, H, W, C]`` in [0, 1]."""
+        return decode(state, encode(state, batch, key), model.labels(batch))
+
+    def interpolate(state, batch, keys, num):
+        """Images on the line from each example's posterior mean to the next one's, ``[B, num, H, W, C]``."""
+        x = model.likelihood.data(jax.vmap(lambda k: rng.stream(k, "data"))(keys), batch["image"])
+        mean, _ = model.encode(state.averaged(NETWORK), x, model.labels(batch))
+        t = jnp.linspace(0.0, 1.0, num)[None, :, None]
+        z = (1 - t) * mean[:, None] + t * jnp.roll(mean, -1, axis=0)[:, None]
+        labels = jnp.repeat(batch["label"], num) if model.conditional else None
+        return decode(state, z.reshape(-1, z.shape[-1]), labels).reshape(-1, num, *model.spec.shape)
+
+    return {"encode": encode, "decode": decode, "reconstruct": reconstruct, "interpolate": interpolate}
