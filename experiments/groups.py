@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import itertools
 import json
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -87,8 +88,8 @@ class Run:
 
     @property
     def command(self) -> str:
-        """The command line that started the run."""
-        return " ".join(["python -m experiments.train", *self.environment["argv"][1:]])
+        """The command line that started the run, quoted for a shell."""
+        return f"python -m experiments.train {shlex.join(self.environment['argv'][1:])}"
 
     measured = property(lambda self: measured(self.evaluation))
 

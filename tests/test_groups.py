@@ -128,6 +128,15 @@ def test_examples_seen(tmp_path, grouped):
     assert found == {"a": 10 * 8, "b": 10 * 8 * 5, "c": 77}
 
 
+def test_the_command_can_be_pasted(tmp_path, grouped):
+    (group,) = grouped(
+        work_folder(tmp_path / "a", {"accuracy": 0.9}, argv=("--config=a.py", "--config.total=3 epochs"))
+    )
+    assert (
+        group.runs[0].command == "python -m experiments.train --config=a.py '--config.total=3 epochs' --config.seed=0"
+    )
+
+
 def test_what_was_measured_in_words():
     record = {"step": 12345, "weights": "last", "checkpoint": "best", "settings": {"a.b": 1}}
     assert measured(record) == "step 12,345, last weights, best checkpoint, a.b=1"
