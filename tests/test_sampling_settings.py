@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
 
 import pytest
@@ -13,6 +14,7 @@ from experiments import cli
 from genjax import build
 from genjax.families import FAMILIES
 from genjax.types import UserError
+from tests.fakes import FAKES
 
 CONFIG = build.to_plain(get_config("accelerator=cpu,smoke"))
 CONFIG["model"]["sampler"] = {"name": "edm_churn", "num_steps": 9, "s_churn": 10.0, "s_noise": 1.01}
@@ -141,3 +143,14 @@ def test_what_is_no_setting_is_refused(given):
 def test_a_setting_twice_is_refused():
     with pytest.raises(UserError, match="--set=config.a.b=5: a.b is set already; accepted: each setting once"):
         cli.settings_of(["a.b=4", "config.a.b=5"])
+
+
+def test_a_family_records_how_it_samples_whether_or_not_the_config_states_a_default():
+    fake = FAKES["diffusion-unet"]
+    plain = fake.family().sampling
+    stated = fake.family(guidance_interval=(0.0, math.inf), sampler={"num_steps": 3, "name": "euler"}).sampling
+    assert plain == stated and json.loads(json.dumps(plain, allow_nan=False)) == plain
+    assert plain["guidance_interval"] == [0.0, "inf"] and plain["sampler"]["num_steps"] == 3
+    for name, value in (("guidance_scale", 2.0), ("sampler", {"name": "euler", "num_steps": 4})):
+        assert fake.family(**{name: value}).sampling != plain
+    assert fake.family(learned_weight=True).sampling == plain  # it acts on training
