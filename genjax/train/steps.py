@@ -92,7 +92,7 @@ class Trainer:
 
     def abstract_state(self, batch: Batch) -> TrainState:
         """Shapes, dtypes and shardings of the state, without computing or compiling anything."""
-        shapes = jax.eval_shape(self._initial_state, jnp.zeros((), jnp.uint32), _device_part(batch))
+        shapes = jax.eval_shape(self._initial_state, jax.ShapeDtypeStruct((), jnp.uint32), _device_part(batch))
         place = replicated(self.mesh)
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), shapes)
 

@@ -22,7 +22,11 @@ SETTINGS = {
     "no value": (VAE, ["batch_size="], ["--config.batch_size="]),
     "family": (VAE, ["model.family=vea"], ["model.family='vea'", "classifier, diffusion, gan, vae"]),
     "network": (VAE, ["model.network.name=unnet"], ["model.network.name='unnet'", "conv_vae"]),
-    "data source": (VAE, ["data.source=digit"], ["data.source='digit'", "arrays, digits, folder, shapes, stacked, tfds"]),
+    "data source": (
+        VAE,
+        ["data.source=digit"],
+        ["data.source='digit'", "arrays, digits, folder, shapes, stacked, tfds"],
+    ),
     "split": (VAE, ["data.train=validation"], ["'validation'", "train or test"]),
     "accelerator": (VAE, ["accelerator.platform=cuda"], ["accelerator=cuda", "auto, cpu, gpu, tpu"]),
     "evaluator": (VAE, ["evaluators.eval.name=meen"], ["evaluators.eval.name='meen'", "importance_bound"]),
@@ -77,6 +81,14 @@ def check(answers, wanted) -> None:
 def test_settings(tmp_path):
     check(run_settings(tmp_path), {name: parts for name, (_, _, parts) in SETTINGS.items()})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_evaluator_that_can_not_judge_the_run(tmp_path):
+    arguments = train_arguments(GAN, tmp_path / "new", "--config.evaluators.eval.name=image_pairs")
+    (answer,) = run_many([("train", arguments)])
+    line = one_line(answer)
+    assert "evaluators.eval: evaluator 'image_pairs' needs the function 'reconstruct'" in line
+    assert answer.compiled <= 1 and list(tmp_path.iterdir()) == []  # that one asks the compiler for its options
 
 
 # Data.
