@@ -62,6 +62,7 @@ $(VERIFY)/.ok: tests/reference/metrics_requirements.txt constraints.txt | $(VENV
 	@echo "Installing PyTorch and the packages with other metrics into $(VERIFY) (minutes, the first time)."
 	@rm -rf $(VERIFY) && $(BIN)/python -m venv $(VERIFY)
 	@$(subst $(BIN)/python,$(VERIFY)/bin/python,$(PIP)) --requirement tests/reference/metrics_requirements.txt
+	@$(subst $(BIN)/python,$(VERIFY)/bin/python,$(PIP)) --no-deps disentanglement-lib==1.5
 	@touch $@
 
 docs-check: $(VENV)/.ok-test ## check that links, paths and commands in the documentation hold

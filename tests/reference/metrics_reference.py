@@ -11,45 +11,18 @@ NumPy from a seed and not recorded. The ordinary tests compare with the recorded
 
 from __future__ import annotations
 
-import argparse
-import dataclasses
-import importlib
-import importlib.metadata
-import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from genjax.metrics import disentanglement, frechet, information, kernel, memorisation, modes, pairs
 from genjax.metrics.regression import fit_lasso
+from tests.reference.comparison import Case, Record, main, other
 
 SEED = 20040413
 RECORDED = Path(__file__).with_name("metrics.npz")
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "evaluation.md"
-BEGIN, END = "<!-- metrics_reference: begin -->", "<!-- metrics_reference: end -->"
-COMMAND = "PYTHONPATH=. python tests/reference/metrics_reference.py"
-
-
-@dataclasses.dataclass(frozen=True)
-class Case:
-    """A metric, the package it is compared with, and both on the same inputs."""
-
-    name: str
-    package: str
-    theirs: Callable[[], object]
-    ours: Callable[[], object]
-    tolerance: float = 1e-6
-
-    @property
-    def key(self) -> str:
-        return self.name.replace(" ", "_").replace(",", "")
-
-
-def other(module: str):
-    """A package that only the environment of this script has."""
-    return importlib.import_module(module)
+RECORD = Record("metrics_reference", RECORDED, ("numpy", "torch"))
 
 
 # Inputs.
@@ -278,64 +251,5 @@ def cases() -> list[Case]:
     ]
 
 
-# Recording and comparing.
-
-
-def difference(ours: object, theirs: object) -> float:
-    """Largest difference, relative to theirs; where theirs is 0, to the largest of theirs."""
-    a, b = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
-    if a.shape != b.shape:
-        return float("inf")
-    scale = np.where(b == 0, np.abs(b).max() or 1.0, np.abs(b))
-    return float(np.max(np.abs(a - b) / scale))
-
-
-def versions(packages: str) -> str:
-    return ", ".join(f"{package} {importlib.metadata.version(package)}" for package in packages.split(", "))
-
-
-def table(rows: list[tuple[Case, np.ndarray, np.ndarray]]) -> str:
-    lines = [
-        "| metric | reference | theirs | ours | relative difference | accepted |",
-        "|---|---|---|---|---|---|",
-    ]
-    for case, theirs, ours in rows:
-        numbers = " | ".join(f"{np.mean(value):.9g}" for value in (theirs, ours))
-        difference_ = f"{difference(ours, theirs):.1e} | {case.tolerance:.0e}"
-        lines.append(f"| {case.name} | {versions(case.package)} | {numbers} | {difference_} |")
-    return "\n".join(lines)
-
-
-def record(rows: list[tuple[Case, np.ndarray, np.ndarray]], text: str) -> None:
-    """Writes the numbers with what they came from, and the table into the page."""
-    packages = sorted({package for case, _, _ in rows for package in case.package.split(", ")} | {"numpy", "torch"})
-    about = {"command": COMMAND, "versions": {package: importlib.metadata.version(package) for package in packages}}
-    np.savez_compressed(RECORDED, about=np.array(json.dumps(about)), **{case.key: theirs for case, theirs, _ in rows})
-    before, rest = PAGE.read_text().split(BEGIN)
-    PAGE.write_text(f"{before}{BEGIN}\n{text}\n{END}{rest.split(END)[1]}")
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description="Compares genjax's metrics with those of other packages.")
-    parser.add_argument("--check", action="store_true", help="write nothing; fail beyond the tolerance")
-    check = parser.parse_args().check
-    rows = [(case, np.asarray(case.theirs(), np.float64), np.asarray(case.ours(), np.float64)) for case in cases()]
-    text = table(rows)
-    print(text)
-    failed = [f"{case.name}: ours" for case, theirs, ours in rows if not difference(ours, theirs) <= case.tolerance]
-    if check:
-        with np.load(RECORDED) as recorded:
-            failed += [
-                f"{case.name}: what is recorded"
-                for case, theirs, _ in rows
-                if case.key not in recorded or not difference(recorded[case.key], theirs) <= case.tolerance
-            ]
-    for line in failed:
-        print(f"{line} differs by more than is accepted", file=sys.stderr)
-    if not check and not failed:
-        record(rows, text)
-    return 1 if failed else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(RECORD, cases()))
