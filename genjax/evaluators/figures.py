@@ -143,6 +143,7 @@ def curves_figure(x: Any, curves: Mapping[str, Any], x_label: str, y_label: str)
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     x = np.asarray(x)
     values = {name: np.asarray(curve, float) for name, curve in curves.items()}
@@ -155,7 +156,7 @@ def curves_figure(x: Any, curves: Mapping[str, Any], x_label: str, y_label: str)
     axes = figure.add_subplot()
     for (name, curve), style in zip(values.items(), itertools.cycle(("-", "--", ":", "-.")), strict=False):
         axes.plot(x, curve, style, label=name)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
     axes.grid(alpha=0.3)
