@@ -1,6 +1,17 @@
 """Importance-weighted autoencoder on dynamically binarised MNIST, with the paper's network of one stochastic layer.
 
 python -m experiments.train --config=configs/vae/mnist_iwae.py:accelerator=cpu --workdir=runs/iwae
+
+Expected (seed 0), bound of 5,000 draws on all 10,000 test images, in nats, on one CPU core that others use, too:
+
+    model.num_draws        1          5         50
+    total         300 epochs 150 epochs  80 epochs
+    bound             -88.45     -87.75     -87.99
+    time              33 min     13 min     40 min
+
+Published, after 3,280 epochs: -86.76, -85.54, -84.78. With one draw `--config.accelerator.steps_per_call=50` is a third
+faster.
+Paper: Burda et al. 2016, Importance weighted autoencoders; one draw is Kingma & Welling 2014.
 """
 
 from configs import args, datasets
