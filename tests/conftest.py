@@ -45,3 +45,12 @@ def _forget_programs():
     if "jax" in sys.modules:
         sys.modules["jax"].clear_caches()
         gc.collect()
+
+
+@pytest.fixture
+def x64():
+    """float64 where a test asks for it: ``pytestmark = pytest.mark.usefixtures("x64")`` for all of a file."""
+    import jax
+
+    with jax.enable_x64(True):
+        yield

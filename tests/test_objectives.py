@@ -17,10 +17,7 @@ from genjax.objectives import adversarial, classification, elbo
 reals = st.floats(-3.0, 3.0)
 
 
-@pytest.fixture(autouse=True)
-def x64():
-    with jax.enable_x64(True):
-        yield
+pytestmark = pytest.mark.usefixtures("x64")
 
 
 def slope(function, x, step=1e-5):

@@ -18,12 +18,6 @@ DIMS = ("NHWC", "HWIO", "NHWC")
 FEW = settings(max_examples=8, deadline=None, derandomize=True)
 
 
-@pytest.fixture
-def x64():
-    with jax.enable_x64(True):
-        yield
-
-
 def lax_conv(x, kernel, *, stride=(1, 1), padding="SAME", dilation=(1, 1), groups=1):
     padding = [(padding, padding)] * 2 if isinstance(padding, int) else padding
     return lax.conv_general_dilated(

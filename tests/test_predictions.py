@@ -23,10 +23,7 @@ RNG = np.random.default_rng(0)
 X0, EPS = (RNG.normal(size=(5, 2, 3, 1)) for _ in range(2))
 
 
-@pytest.fixture(autouse=True)
-def x64():
-    with jax.enable_x64(True):
-        yield
+pytestmark = pytest.mark.usefixtures("x64")
 
 
 def some(path, last=1.0):

@@ -23,10 +23,7 @@ ALL = {
 EVERY_PATH = pytest.mark.parametrize("path", ALL.values(), ids=ALL)
 
 
-@pytest.fixture(autouse=True)
-def x64():
-    with jax.enable_x64(True):
-        yield
+pytestmark = pytest.mark.usefixtures("x64")
 
 
 # Distributions of t.

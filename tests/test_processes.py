@@ -23,10 +23,7 @@ EVERY_PATH = pytest.mark.parametrize("path", ALL.values(), ids=ALL)
 FUNCTIONS = ("alpha", "sigma", "d_alpha", "d_sigma", "noise_level", "log_snr")
 
 
-@pytest.fixture(autouse=True)
-def x64():
-    with jax.enable_x64(True):
-        yield
+pytestmark = pytest.mark.usefixtures("x64")
 
 
 def inside(path, num=41, dtype=jnp.float64):

@@ -26,12 +26,6 @@ from genjax.ops.resample import (
 DIMS = ("NHWC", "HWIO", "NHWC")
 
 
-@pytest.fixture
-def x64():
-    with jax.enable_x64(True):
-        yield
-
-
 def normal(seed, *shape, dtype=np.float64):
     return jnp.asarray(np.random.default_rng(seed).normal(size=shape), dtype)
 

@@ -17,10 +17,7 @@ from tests.mixtures import FIXED, Mixture, draw, function_for, grid, keys_of, ma
 DATA = Mixture()
 
 
-@pytest.fixture(autouse=True)
-def x64():
-    with jax.enable_x64(True):
-        yield
+pytestmark = pytest.mark.usefixtures("x64")
 
 
 # Deterministic samplers: the exact flow, and how fast they come near it.

@@ -22,10 +22,7 @@ X = np.array([[[-1.0, 0.3], [0.5, -0.4]], [[0.9, 0.6], [-0.7, 0.1]], [[0.2, 1.4]
 GRID = np.linspace(0.05, 1.0, 41)
 
 
-@pytest.fixture(autouse=True)
-def x64():
-    with jax.enable_x64(True):
-        yield
+pytestmark = pytest.mark.usefixtures("x64")
 
 
 def value(path=LINEAR, grid=GRID, x=X, denoise=None, **settings):

@@ -20,10 +20,7 @@ RECORDED = np.load(FilePath(__file__).parent / "reference" / "diffusers_trajecto
 DATA = Mixture(*(tuple(RECORDED[name].tolist()) for name in ("weights", "means", "scales")))
 
 
-@pytest.fixture(autouse=True)
-def x64():
-    with jax.enable_x64(True):
-        yield
+pytestmark = pytest.mark.usefixtures("x64")
 
 
 @dataclasses.dataclass(frozen=True)
