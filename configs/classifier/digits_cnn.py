@@ -2,7 +2,7 @@
 
 python -m experiments.train --config=configs/classifier/digits_cnn.py:accelerator=cpu --workdir=runs/digits_cnn
 
-Expected: test accuracy 98.3% of 296 (seed 0); 15 s on two CPU cores.
+Expected, seeds 0 to 2: test accuracy 98.3 to 99.3% of 296; 6 s of training on one CPU core.
 """
 
 from configs import args, datasets

@@ -2,8 +2,7 @@
 
 python -m experiments.train --config=configs/gan/digits_dcgan.py:accelerator=cpu --workdir=runs/digits_dcgan
 
-Expected: the CNN of digits_cnn.py sees 9.7% or more of every class in 1,000 samples (seed 0);
-68 s on two CPU cores.
+Expected, seeds 0 to 2: frechet_distance 0.07 to 0.10 under digits_2k; 24 s of training on one CPU core.
 Paper: Mirza & Osindero 2014; Radford et al. 2016.
 """
 

@@ -2,8 +2,8 @@
 
 python -m experiments.train --config=configs/gan/fashion_mnist_dcgan.py:accelerator=cpu --workdir=runs/dcgan
 
-Expected: of 1,000 samples the CNN of fashion_mnist_cnn.py sees at least 6.5% in every class (seed 0);
-52 min on two CPU cores shared with other work.
+Expected (seed 0): frechet_distance 6.80 [6.64, 6.96], precision 0.79, recall 0.65 under fashion_mnist_10k; 15 min on
+one CPU core.
 Paper: Goodfellow et al. 2014, Generative adversarial nets; Radford et al. 2016, DCGAN.
 """
 

@@ -2,8 +2,8 @@
 
 python -m experiments.train --config=configs/vae/fashion_mnist_conv.py:accelerator=cpu --workdir=runs/conv
 
-Expected: test ELBO -241.2 nats, bound with 500 draws -236.0 (seed 0); 5 min on two CPU cores, and 4 min for the
-bound.
+Expected (seed 0): test ELBO -241.2 nats, bound with 500 draws -236.0; frechet_distance 9.87 [9.64, 10.10] under
+fashion_mnist_10k, of means of p(x|z), which are blurred; 4 min on one CPU core, and 4 for the bound.
 Paper: Kingma & Welling 2014.
 """
 
