@@ -51,14 +51,23 @@ def pictures(*names: str, every: str = "1 epochs") -> dict:
     return {name: {"name": name, "every": every, **sizes[name]} for name in names}
 
 
+def distance(protocol: str, every: str) -> dict:
+    """The evaluator of samples as a set under a named protocol; the short ones are for use during training."""
+    return {"distance": {"name": "distribution", "protocol": protocol, "every": every}}
+
+
 def smoke(config: ConfigDict) -> ConfigDict:
-    """Shrinks a config to seconds: four steps on 16 images each, every evaluator still running once."""
+    """Shrinks a config to seconds: four steps on 16 images each, every evaluator still running once.
+
+    But for those of a protocol, which would be no protocol with less than it says.
+    """
     config.update({"batch_size": 8, "total": "4 steps", "log_every": "2 steps", "eval_batch_size": 32})
     config.checkpoint.every = "2 steps"
     config.data.train, config.data.test = f"{config.data.train}[:64]", f"{config.data.test}[:40]"
     optim: Any = config.optim
     for section in [optim] if "name" in optim else optim.values():
         section.warmup_steps = 0
+    config.evaluators = {name: part for name, part in config.evaluators.items() if "protocol" not in part}
     for section in config.evaluators.values():
         section.every = "end" if section.every == "end" else "2 steps"
         for key, small in {"num_samples": 3, "num_steps": 2, "rows": 2, "examples": 32}.items():

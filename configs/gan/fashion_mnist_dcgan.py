@@ -8,7 +8,7 @@ Paper: Goodfellow et al. 2014, Generative adversarial nets; Radford et al. 2016,
 """
 
 from configs import args, datasets
-from configs.base import adam, base, finish, pictures
+from configs.base import adam, base, distance, finish, pictures
 
 
 def get_config(arg=None):
@@ -29,6 +29,7 @@ def get_config(arg=None):
     config.optim = {"generator": adam(2e-4, b1=0.5), "discriminator": adam(2e-4, b1=0.5)}
     config.evaluators = {
         "eval": {"name": "mean", "every": "1 epochs", "limit": 2000},
+        **distance("fashion_mnist_2k", every="2 epochs"),
         **pictures("samples", "interpolations"),
     }
     return finish(config, options)

@@ -7,7 +7,7 @@ Paper: Mirza & Osindero 2014, Conditional generative adversarial nets; Radford e
 """
 
 from configs import args, datasets
-from configs.base import adam, base, finish, pictures
+from configs.base import adam, base, distance, finish, pictures
 
 
 def get_config(arg=None):
@@ -28,6 +28,7 @@ def get_config(arg=None):
     config.optim = {"generator": adam(2e-4, b1=0.5), "discriminator": adam(2e-4, b1=0.5)}
     config.evaluators = {
         "eval": {"name": "mean", "every": "1 epochs", "limit": 2000},
+        **distance("mnist_2k", every="2 epochs"),
         **pictures("samples", "interpolations", every="1 epochs"),
     }
     return finish(config, options)

@@ -8,7 +8,7 @@ Paper: Kingma & Welling 2014.
 """
 
 from configs import args, datasets
-from configs.base import adam, base, finish, pictures
+from configs.base import adam, base, distance, finish, pictures
 
 
 def get_config(arg=None):
@@ -29,6 +29,7 @@ def get_config(arg=None):
     config.evaluators = {
         "eval": {"name": "mean", "every": "1 epochs", "limit": 0},
         "bound": {"name": "importance_bound", "every": "end", "num_samples": 500, "limit": 0},
+        **distance("fashion_mnist_2k", every="5 epochs"),
         **pictures("samples", "reconstructions", "interpolations", every="5 epochs"),
     }
     config.checkpoint.best = "eval/elbo"
