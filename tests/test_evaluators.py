@@ -290,3 +290,10 @@ def test_all_findings_become_one_report():
 def test_a_stop_reaches_whoever_asked_for_the_evaluation():
     with pytest.raises(Stopped):
         evaluate(context(stop=StopAfter(6)), [Scheduled("a", Mean(), None), Scheduled("b", Mean(), None)])
+
+
+def test_two_evaluators_with_numbers_of_one_name_lose_none():
+    plan = [Scheduled("some", Mean(limit=4), None), Scheduled("all", Mean(), None)]
+    report, protocols = evaluate(context(), plan)
+    assert report.scalars["index"] == protocols["some"]["scalars"]["index"] == 1.5
+    assert report.scalars["all/index"] == protocols["all"]["scalars"]["index"] == (COUNT - 1) / 2

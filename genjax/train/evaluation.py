@@ -94,7 +94,8 @@ def evaluate(context: Context, evaluators: Iterable[Scheduled]) -> tuple[Report,
     for scheduled in evaluators:
         start = time.monotonic()
         report = scheduled.evaluator(context)
-        scalars |= report.scalars
+        # A name that an earlier evaluator used, such as the distance of another protocol, gets its evaluator in front.
+        scalars |= {f"{scheduled.name}/{name}" if name in scalars else name: x for name, x in report.scalars.items()}
         images |= report.images
         if report.scalars:
             record = {"scalars": report.scalars, **report.protocol, "seconds": round(time.monotonic() - start, 3)}
