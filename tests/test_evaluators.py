@@ -122,6 +122,9 @@ def check_classification(evaluator, batch_size):
     matrix = np.zeros((3, 3), int)
     np.add.at(matrix, (label, answer), 1)
     assert report.protocol["confusion"] == matrix.tolist()
+    table = report.protocol["by_class"]
+    assert list(table) == ["ant", "bee", "cat"] and sum(row["examples"] for row in table.values()) == COUNT
+    assert table["ant"]["recall"] == matrix[0, 0] / matrix[0].sum()
     expected = stats.binomtest(right, COUNT).proportion_ci(method="wilson")
     assert report.protocol["accuracy_interval_95"] == pytest.approx((expected.low, expected.high), abs=1e-6)
     assert report.protocol["examples"] == COUNT and report.protocol["calibration_bins"] == 15

@@ -195,3 +195,24 @@ def test_masked_mean_shows_a_bad_value_and_refuses_another_shape():
             MaskedMean().add({"value": np.zeros(shape)}, np.ones(2))
     single = in_batches(MaskedMean(), np.array([4.0], np.float32), 3, np.nan)
     assert single.means() == {"value": 4.0} and single.standard_errors() == {"value": 0.0}
+
+
+def check_by_class(by_class):
+    table = by_class(np.array([[8, 2, 0], [1, 3, 0], [0, 0, 0]]))
+    assert [row["examples"] for row in table] == [10, 4, 0]
+    assert [row["recall"] for row in table[:2]] == [0.8, 0.75]
+    assert [row["precision"] for row in table[:2]] == pytest.approx([8 / 9, 3 / 5])
+    # The harmonic mean of precision and recall.
+    assert [row["f1"] for row in table[:2]] == pytest.approx([2 / (1 / 0.8 + 9 / 8), 2 / (1 / 0.75 + 5 / 3)])
+    assert table[0]["recall_low"] < 0.8 < table[0]["recall_high"]
+    assert table[2] == {"examples": 0}
+
+
+def test_table_by_class_by_hand():
+    check_by_class(classification.by_class)
+    with pytest.raises(AssertionError):
+        check_by_class(lambda matrix: classification.by_class(matrix.T))
+
+
+def test_a_class_that_is_never_named_has_no_precision():
+    assert "precision" not in classification.by_class(np.array([[0, 3], [0, 5]]))[0]

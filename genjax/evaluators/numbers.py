@@ -59,7 +59,7 @@ class Mean:
 
 @dataclasses.dataclass(frozen=True)
 class Classification:
-    """Accuracy, negative log-likelihood, calibration error and confusion matrix of a classifier.
+    """Accuracy, negative log-likelihood, calibration error, confusion matrix and table by class of a classifier.
 
     Attributes:
       bins: of the calibration error.
@@ -89,6 +89,7 @@ class Classification:
                 "calibration_bins": self.bins,
                 "accuracy_interval_95": interval,
                 "confusion": matrix.tolist(),
+                "by_class": dict(zip(names, classification.by_class(matrix), strict=True)),
             },
         )
 

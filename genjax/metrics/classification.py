@@ -39,6 +39,29 @@ def confusion_matrix(predicted: np.ndarray, labels: np.ndarray, classes: int) ->
     return np.bincount(labels * classes + predicted, minlength=classes * classes).reshape(classes, classes)
 
 
+def by_class(matrix: np.ndarray) -> list[dict[str, float]]:
+    """For each class of a confusion matrix: examples, recall with its 95 % interval, precision and F1, in [0, 1].
+
+    Args:
+      matrix: counts ``[K, K]``, row the true class, column the predicted one.
+
+    Returns:
+      Recall, its bounds and F1 are absent for a class without examples, precision for one that was never predicted.
+    """
+    table = []
+    for number, (actual, predicted) in enumerate(zip(matrix.sum(1).tolist(), matrix.sum(0).tolist(), strict=True)):
+        right = int(matrix[number, number])
+        row: dict[str, float] = {"examples": actual}
+        if actual:
+            low, high = wilson_interval(right, actual)
+            row |= {"recall": right / actual, "recall_low": low, "recall_high": high}
+            row["f1"] = 2 * right / (actual + predicted)
+        if predicted:
+            row["precision"] = right / predicted
+        table.append(row)
+    return table
+
+
 def wilson_interval(successes: float, count: int, z: float = 1.959964) -> tuple[float, float]:
     """95 % interval of a proportion (Wilson 1927); sound at 0 and 1 too."""
     p = successes / count
