@@ -253,7 +253,7 @@ WRONG = [
     ("gan", {"optim__generator": None}, "accepted: a section for each"),
     ("gan", {"optim__judge": ADAM}, "judge"),
     ("gan", {"optim__generator__b3": 0.1}, "optim.generator.b3 is no setting"),
-    ("vae", {"evaluators__eval__name": "maen"}, "evaluators.eval.name='maen' is unknown; accepted: active_units, "),
+    ("vae", {"evaluators__eval__name": "maen"}, "evaluators.eval.name='maen' is unknown; accepted: accuracy_score, "),
     ("vae", {"evaluators__eval__every": None}, "evaluators.eval.every"),
     ("vae", {"evaluators__eval__num": 3}, "evaluators.eval.num is no setting"),
     ("vae", {"data__augment": ("rotate",)}, "rotate"),
