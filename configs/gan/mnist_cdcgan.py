@@ -2,8 +2,9 @@
 
 python -m experiments.train --config=configs/gan/mnist_cdcgan.py:accelerator=cpu --workdir=runs/mnist_cdcgan
 
-Expected (seed 0): frechet_distance 2.99 [2.91, 3.07], precision 0.90, recall 0.008, coverage 0.13 under mnist_10k; 18 min
-on one CPU core. Within a class the digits are nearly one and the same, which recall and coverage show: it has collapsed.
+Expected (seed 0): frechet_distance 2.99 [2.91, 3.07], precision 0.90, recall 0.008, coverage 0.13 under mnist_10k;
+18 min on one CPU core. Within a class the digits are nearly one and the same, which recall and coverage show: the
+generator has collapsed.
 Paper: Mirza & Osindero 2014, Conditional generative adversarial nets; Radford et al. 2016, DCGAN.
 """
 
