@@ -1,6 +1,10 @@
 """The variational autoencoder of one stochastic layer on MNIST with the fixed binarisation of Larochelle & Murray 2011.
 
 python -m experiments.train --config=configs/vae/binarized_mnist_dense.py:accelerator=cpu --workdir=runs/binarized
+
+Expected (seed 0): bound of 5,000 draws -90.29 nats on the 10,000 test images, ELBO -96.40, 15 of 50 latents active; 300
+epochs in 35 min of one CPU core that others use, too. Published after 3,280 epochs: -88.71.
+Paper: Burda et al. 2016, Importance weighted autoencoders, appendix D; the bits are those of Larochelle & Murray 2011.
 """
 
 from configs import args, datasets
