@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experiments import results, tradeoff
+from experiments import groups, results, results_page, tradeoff
 from experiments.tradeoff import Cell, Row
 from genjax.data.base import ArraySource
 from genjax.evaluators.judged import Judge, Judged
@@ -28,6 +29,13 @@ STEP = {"single": lambda steps: steps, "double": lambda steps: 2 * steps - 1, "g
 def source(count):
     images = np.random.default_rng(count).integers(0, 256, (count, *SPEC.shape), np.uint8)
     return ArraySource(SPEC, "noise", {"source": "noise"}, images, (np.arange(count) % 3).astype(np.int32))
+
+
+class State(NamedTuple):
+    """As little of a state as evaluations ask for."""
+
+    params: Mapping[str, Any] = {}
+    ema: Mapping[str, Any] = {}
 
 
 @dataclasses.dataclass
@@ -48,9 +56,10 @@ class Run:
     def plan(self):
         name = self.settings["model.sampler.name"]
         evaluations = None if name == "adaptive" else STEP[name](self.steps)
-        config = {"seed": 3, "eval_batch_size": 8}
+        config = {"seed": 3, "eval_batch_size": 8, "accelerator": {"compute_dtype": "float32"}}
+        family = {"name": "diffusion", "sampling": {}, "evaluations": evaluations, "conditional": True}
         return SimpleNamespace(
-            family=SimpleNamespace(evaluations=evaluations, conditional=True),
+            family=SimpleNamespace(**family),
             config=config,
             train=source(50),
             test=source(20),
@@ -71,7 +80,7 @@ class Run:
 
         return SimpleNamespace(sample=call, eval_step=None, extras={})
 
-    state, mesh = {}, property(lambda self: data_mesh(1))
+    state, mesh = State(), property(lambda self: data_mesh(1))
 
 
 def judge(labelled=True, num=30):
@@ -211,7 +220,8 @@ def test_the_figure_has_a_line_a_sampler(labelled):
 
 def test_the_report_takes_it_over(tmp_path):
     run, target = tmp_path / "run", tmp_path / "docs"
-    parts = {"data": {"source": "digits", "options": {}}, "seed": 0}
+    parts = {"data": {"source": "digits", "options": {}}, "seed": 0, "batch_size": 8, "model": {"family": "diffusion"}}
+    parts["accelerator"] = {"compute_dtype": "float32", "accumulation": 1}
     write_json(run / "config.json", parts)
     environment = {"argv": ["train.py"], "packages": {"jax": "1", "flax": "1"}, "python": "3", "git": None}
     environment |= {"backend": "cpu", "device_kind": "cpu", "device_count": 1, "earlier": []}
@@ -234,7 +244,7 @@ def test_the_report_takes_it_over(tmp_path):
         "curves.png", "curve.md", "curve.png",
     }  # fmt: skip
     assert "/a/b" not in (target / "run" / "curve.json").read_text()
-    page = results.page([target / "run"], tmp_path)
+    page = results_page.page(groups.groups_of(groups.read_runs(target)), [], tmp_path)
     assert "\n\nwhat it is\n\n| table |\n\n" in page and "![curve of run](docs/run/curve.png)" in page
-    assert "label_accuracy 75.00% [50.00%, 87.50%]" in page and "frechet_distance 3.25" in page
+    assert "judge/label_accuracy | 75% [50%, 88%]" in page and "judge/frechet_distance | 3.25" in page
     assert "19 network evaluations a sample, model.sampler.num_steps=10" in page

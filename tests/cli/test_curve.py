@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import results
+from experiments import groups, results, results_page
 from tests.cli.commands import one_line, read, run_many, snapshot, train_arguments
 
 SMALL = """
@@ -144,7 +144,7 @@ def check_files(flow, classifier, tmp_path):
     with Image.open(flow / "curve" / "curve.png") as image:
         assert min(image.size) > 100
     results.collect(flow, tmp_path / "docs" / "flow")
-    page = results.page([tmp_path / "docs" / "flow"], tmp_path)
+    page = results_page.page(groups.groups_of(groups.read_runs(tmp_path / "docs")), [], tmp_path)
     assert "| euler | 1 | 2 |" in page and "model.guidance_scale=2" in page and "docs/flow/curve.png" in page
 
 
