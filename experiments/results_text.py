@@ -144,7 +144,8 @@ def facts(group: Group) -> list[str]:
         ]
         seconds = [other["seconds"] for other in others if "seconds" in other]
         same += [f"measured in {duration(sum(seconds) / len(seconds))}"] if seconds else []
-        found.append(f"{evaluator}: {', '.join(same)}")
+        if same:
+            found.append(f"{evaluator}: {', '.join(same)}")
     return found
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
 from genjax.networks.ladder import ladder
-from genjax.networks.layers import Conv, ConvTranspose
+from genjax.networks.layers import Conv, ConvTranspose, with_label
 from genjax.types import Array, check_positive
 
 
@@ -55,17 +54,11 @@ class ConvVAE(nn.Module):
     def _activate(self, x: Array) -> Array:
         return nn.leaky_relu(x, self.negative_slope)
 
-    def _with_label(self, x_BD: Array, label_B: Array | None) -> Array:
-        if not self.num_classes:
-            return x_BD
-        assert label_B is not None
-        return jnp.concatenate([x_BD, jax.nn.one_hot(label_B, self.num_classes, dtype=x_BD.dtype)], axis=-1)
-
     def encode(self, x_BHWC: Array, label_B: Array | None) -> tuple[Array, Array]:
         """Mean and log-variance of q(z|x), each float32 ``[B, latent_dim]``, of images float ``[B, H, W, C]``."""
         for layer in self.down:
             x_BHWC = self._activate(layer(x_BHWC))
-        x_BD = self._with_label(x_BHWC.reshape(x_BHWC.shape[0], -1), label_B)
+        x_BD = with_label(x_BHWC.reshape(x_BHWC.shape[0], -1), label_B, self.num_classes)
         if self.hidden:
             x_BD = self._activate(self.hidden_in(x_BD))
         mean_BD, logvar_BD = jnp.split(self.to_latent(x_BD).astype(jnp.float32), 2, axis=-1)
@@ -74,7 +67,7 @@ class ConvVAE(nn.Module):
     def decode(self, z_BD: Array, label_B: Array | None) -> Array:
         """Likelihood parameters float32 ``[B, H, W, C, outputs_per_value]`` from latents ``[B, latent_dim]``."""
         _, (h, w) = ladder(self.image_shape)
-        x_BD = self._with_label(z_BD, label_B)
+        x_BD = with_label(z_BD, label_B, self.num_classes)
         if self.hidden:
             x_BD = self._activate(self.hidden_out(x_BD))
         x_BHWC = self._activate(self.from_latent(x_BD)).reshape(z_BD.shape[0], h, w, -1)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
+from genjax.networks.layers import with_label
 from genjax.types import Array, check_positive
 
 
@@ -41,17 +41,11 @@ class DenseVAE(nn.Module):
         self.up = [dense(size) for size in reversed(self.hidden)]
         self.to_image = dense(height * width * channels * self.outputs_per_value)
 
-    def _with_label(self, x_BD: Array, label_B: Array | None) -> Array:
-        if not self.num_classes:
-            return x_BD
-        assert label_B is not None
-        return jnp.concatenate([x_BD, jax.nn.one_hot(label_B, self.num_classes, dtype=x_BD.dtype)], axis=-1)
-
     def encode(self, x_BHWC: Array, label_B: Array | None) -> tuple[Array, Array]:
         """Mean and log-variance of q(z|x), each float32 ``[B, latent_dim]``, of images float ``[B, H, W, C]``."""
         # From [-1, 1] to [0, 1]: a black background of -1 would drive all of the first layer into tanh's flat ends.
         x_BHWC = 0.5 * (x_BHWC + 1.0)
-        x_BD = self._with_label(x_BHWC.reshape(x_BHWC.shape[0], -1), label_B)
+        x_BD = with_label(x_BHWC.reshape(x_BHWC.shape[0], -1), label_B, self.num_classes)
         for layer in self.down:
             x_BD = jnp.tanh(layer(x_BD))
         mean_BD, logvar_BD = jnp.split(self.to_latent(x_BD).astype(jnp.float32), 2, axis=-1)
@@ -59,7 +53,7 @@ class DenseVAE(nn.Module):
 
     def decode(self, z_BD: Array, label_B: Array | None) -> Array:
         """Likelihood parameters float32 ``[B, H, W, C, outputs_per_value]`` from latents ``[B, latent_dim]``."""
-        x_BD = self._with_label(z_BD, label_B)
+        x_BD = with_label(z_BD, label_B, self.num_classes)
         for layer in self.up:
             x_BD = jnp.tanh(layer(x_BD))
         x_BD = self.to_image(x_BD)

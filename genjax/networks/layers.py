@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
 from flax.linen.dtypes import promote_dtype
 from flax.typing import Dtype, Initializer
@@ -10,6 +11,14 @@ from flax.typing import Dtype, Initializer
 from genjax.ops.conv import Padding, conv, conv_transpose
 
 _default_kernel_init = nn.initializers.lecun_normal()
+
+
+def with_label(x_BD: jax.Array, label_B: jax.Array | None, num_classes: int) -> jax.Array:
+    """``x_BD`` with the label behind it as a one-hot vector, ``[B, D + num_classes]``; as it is for 0 classes."""
+    if not num_classes:
+        return x_BD
+    assert label_B is not None
+    return jnp.concatenate([x_BD, jax.nn.one_hot(label_B, num_classes, dtype=x_BD.dtype)], axis=-1)
 
 
 class Conv(nn.Module):
