@@ -15,7 +15,7 @@ PIP := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pip -qq --disable-pip-version-c
 .DEFAULT_GOAL := help
 .SUFFIXES:
 .NOTPARALLEL:
-.PHONY: help setup demo test lint format typecheck bench verify-metrics docs-check constraints clean python-ok
+.PHONY: help setup demo test slurm-test lint format typecheck bench verify-metrics docs-check constraints clean python-ok
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -30,6 +30,9 @@ demo: $(VENV)/.ok-core ## train a small model on the CPU and say where its pictu
 
 test: $(VENV)/.ok-test ## run the tests (ARGS="-m 'not slow'" leaves out the long ones)
 	$(BIN)/python -m pytest $(ARGS)
+
+slurm-test: $(VENV)/.ok-test ## run a sweep through a Slurm started for it (needs slurmctld slurmd slurm-client munge)
+	$(BIN)/python -m pytest tests/slurm $(ARGS)
 
 lint: $(VENV)/.ok-dev ## check style and format
 	$(BIN)/ruff check
