@@ -146,11 +146,11 @@ def trained_on(plan: Any, source: Any) -> tuple[int | None, dict[str, Any]]:
     from genjax.io.workdir import Workdir
     from genjax.train.loop import train
     from genjax.train.plan import Scheduled
-    from genjax.train.sharding import data_mesh
+    from genjax.train.sharding import mesh_of
 
     evaluators = (Scheduled("accuracy_score", AccuracyScore(), None),)
     plan = dataclasses.replace(plan, train=source, evaluators=evaluators)
-    mesh = data_mesh(plan.config["accelerator"]["devices"])
+    mesh = mesh_of(plan.config["accelerator"])
     with tempfile.TemporaryDirectory() as folder, Workdir.open_for_training(folder, plan.config) as workdir:
         interrupt = train(plan, workdir, mesh)
         if interrupt.signal is not None:

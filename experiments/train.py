@@ -8,6 +8,9 @@ where the run stopped; Ctrl-C saves first.
 
 --population=8 trains the seeds seed, seed+1, ... together, and --vary=optim.learning_rate=1e-4,3e-4,1e-3 a member for
 each value; several of them make a grid. Every member has its own work folder inside --workdir.
+
+Several processes train one run where each is started with the same command and --coordinator=HOST:PORT,
+--num_processes=N, --process_id=0 to N-1; under Slurm's srun, and on a slice of TPUs, they find each other.
 """
 
 from __future__ import annotations
@@ -26,22 +29,29 @@ POPULATION = flags.DEFINE_integer("population", None, "Members that differ in th
 VARY = flags.DEFINE_multi_string("vary", [], "A setting and its values: seed, a learning rate, or model.beta of a VAE.")
 TOGETHER = flags.DEFINE_bool("together", None, "Members as one program; unless given, on an accelerator only.")
 
+COORDINATOR = flags.DEFINE_string("coordinator", None, "Several processes: host and port where the first one waits.")
+NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Several processes: how many.", lower_bound=1)
+PROCESS_ID = flags.DEFINE_integer("process_id", None, "Several processes: which one this is, from 0.", lower_bound=0)
+
 STARTED = time.monotonic()
 
 
 def main() -> int:
     from genjax import build
+    from genjax.io.leader import is_leader, led
     from genjax.io.workdir import Workdir
     from genjax.train.compilation import use_cache
+    from genjax.train.distributed import connect
     from genjax.train.evaluation import check
     from genjax.train.loop import DivergedError, train
-    from genjax.train.sharding import data_mesh, select_platform
+    from genjax.train.sharding import mesh_of, select_platform
     from genjax.types import UserError
 
     given = cli.config_of(CONFIG)
     if given is None or not WORKDIR.value:
         raise UserError("--config and --workdir are required; see --help")
     config = build.to_plain(given)
+    connect(config["accelerator"]["platform"], COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
     platform = select_platform(config["accelerator"]["platform"])
     use_cache()
     folder = WORKDIR.value.rstrip("/")
@@ -50,43 +60,53 @@ def main() -> int:
     if TOGETHER.value is not None:
         raise UserError("--together is about the members of a population: give --population or --vary")
     plan = build.experiment(config)
-    mesh = data_mesh(config["accelerator"]["devices"])
+    mesh = mesh_of(config["accelerator"])
     check(plan, mesh)
-    with Workdir.open_for_training(folder, plan.config, ignore=("accelerator",)) as workdir:
-        workdir.write_environment()
+    begin = lambda: Workdir.open_for_training(folder, plan.config, ignore=("accelerator",))  # noqa: E731
+    with led(begin, lambda: Workdir(folder, writes=False)) as workdir:
+        if workdir.writes:
+            workdir.write_environment()
         try:
             interrupt = train(plan, workdir, mesh, STARTED)
         except DivergedError as error:
             return cli.fail(str(error), cli.DIVERGED)
-    print(f"pictures:    {folder}/images\nTensorBoard: tensorboard --logdir={folder}/tensorboard")
-    print(f"checkpoints: {folder}/checkpoints\nresults:     {folder}/evaluation.json, {folder}/metrics.jsonl")
+    if is_leader():
+        print(f"pictures:    {folder}/images\nTensorBoard: tensorboard --logdir={folder}/tensorboard")
+        print(f"checkpoints: {folder}/checkpoints\nresults:     {folder}/evaluation.json, {folder}/metrics.jsonl")
     return 128 + interrupt.signal if interrupt.signal else 0
 
 
 def _train_population(config: dict[str, Any], folder: str, platform: str) -> int:
     from genjax import build
-    from genjax.io.workdir import open_population
+    from genjax.io.leader import is_leader, led
+    from genjax.io.workdir import Workdir, open_population
     from genjax.train.evaluation import check
     from genjax.train.loop import train_population
-    from genjax.train.sharding import data_mesh
+    from genjax.train.sharding import mesh_of
 
     values = cli.varied(VARY.value, POPULATION.value, config["seed"])
     plans = build.population(config, values)
-    mesh = data_mesh(config["accelerator"]["devices"])
+    mesh = mesh_of(config["accelerator"])
     check(next(iter(plans.values())), mesh)  # members differ in numbers only
     together = platform != "cpu" if TOGETHER.value is None else TOGETHER.value
-    workdirs = open_population(folder, {name: plan.config for name, plan in plans.items()}, ignore=("accelerator",))
+    configs = {name: plan.config for name, plan in plans.items()}
+    workdirs = led(
+        lambda: open_population(folder, configs, ignore=("accelerator",)),
+        lambda: [Workdir(f"{folder}/{name}", writes=False) for name in configs],
+    )
     try:
         for workdir in workdirs:
-            workdir.write_environment()
+            if workdir.writes:
+                workdir.write_environment()
         outcome = train_population(plans, workdirs, mesh, together, STARTED)
     finally:
         for workdir in workdirs:
             workdir.close()
-    print(f"members:     {folder}/{{{','.join(list(plans)[:2])}{',...' if len(plans) > 2 else ''}}}")
-    print(f"TensorBoard: tensorboard --logdir={folder}")
-    for name, line in outcome.diverged.items():
-        print(f"diverged:    {name}: {line}")
+    if is_leader():
+        print(f"members:     {folder}/{{{','.join(list(plans)[:2])}{',...' if len(plans) > 2 else ''}}}")
+        print(f"TensorBoard: tensorboard --logdir={folder}")
+        for name, line in outcome.diverged.items():
+            print(f"diverged:    {name}: {line}")
     if outcome.interrupt.signal:
         return 128 + outcome.interrupt.signal
     if len(outcome.diverged) == len(plans):

@@ -349,6 +349,8 @@ def _check_sections(config: Mapping[str, Any]) -> None:
         "accelerator.": {
             "platform": str,
             "devices": int,
+            "fsdp": int,
+            "tensor": int,
             "compute_dtype": str,
             "accumulation": int,
             "steps_per_call": int,

@@ -44,7 +44,8 @@ class Context:
       spec: of the images.
       seed: of the run; evaluation noise depends on it and on nothing else, so that two evaluations can be compared.
       batch_size: examples in one call; the numbers do not depend on it.
-      place: puts host arrays on the device.
+      place: puts host arrays of examples on the devices, divided among them where their number allows.
+      shared: puts arrays on the devices that each needs whole, such as another network's weights.
       limit: examples any evaluator looks at, at most; 0 for the whole split.
       conditional: whether samples are of the class they are asked to be.
       compiled: makes a compiled function of a pure one, for what is no family's.
@@ -61,6 +62,7 @@ class Context:
     seed: int
     batch_size: int
     place: Callable[[Any], Any] = lambda tree: tree
+    shared: Callable[[Any], Any] = lambda tree: tree
     limit: int = 0
     conditional: bool = False
     compiled: Callable[[Callable[..., Any]], Callable[..., Any]] = lambda function: function

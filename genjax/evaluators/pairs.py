@@ -101,7 +101,7 @@ class ImagePairs:
 def _perceptual(context: Context) -> tuple[Callable[[np.ndarray, np.ndarray], np.ndarray], dict[str, Any]]:
     """The distance of two batches, and what it was measured with."""
     network = weights(NETWORK)
-    function, variables = context.compiled(lite0_perceptual_distance), context.place(network.variables)
+    function, variables = context.compiled(lite0_perceptual_distance), context.shared(network.variables)
 
     def measure(first: np.ndarray, second: np.ndarray) -> np.ndarray:
         found = []

@@ -26,6 +26,7 @@ import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from genjax.io.files import decode_floats, encode_floats, folder_lock, reason, verify, write_fingerprints
+from genjax.io.leader import from_leader, is_leader
 from genjax.tree import nested
 from genjax.types import UserError
 
@@ -153,7 +154,7 @@ class Checkpoints:
         if self.read_only:
             raise UserError(f"checkpoint folder {self.folder} is open for reading only")
         self.wait()
-        if step in self.steps() and not (replace and self._remove(step)):
+        if not from_leader(lambda: step not in self.steps() or (replace and self._remove(step))):
             return False
         leaves = {name: x if isinstance(x, jax.Array) else jnp.asarray(x) for name, x in _named(state).items()}
         record = {
@@ -314,7 +315,7 @@ class Checkpoints:
     def _finish(self, step: int, response: Any) -> None:
         """Runs in the background: waits for the commit, notes the checksums, removes what is superseded."""
         response.result()
-        if jax.process_index() == 0:
+        if is_leader():
             write_fingerprints(self.folder / str(step))
             self._prune()
 
@@ -339,7 +340,7 @@ class Checkpoints:
 
     def _remove_leftovers(self) -> None:
         """Removes what a killed process left half-written or half-removed."""
-        if jax.process_index() != 0:
+        if not is_leader():
             return
         for entry in self.folder.iterdir():
             if _TEMPORARY in entry.name or entry.name.endswith(_DELETED):

@@ -37,7 +37,10 @@ _PACKAGES = (
     "pillow",
 )
 POPULATION = "population.json"  # in a folder whose folders are the members of a population
-_ADDED = {"checkpoint": {"keep": ""}}  # settings that older runs' configs lack, with what those runs did
+_ADDED = {
+    "checkpoint": {"keep": ""},
+    "accelerator": {"fsdp": 1, "tensor": 1},
+}  # settings that older runs' configs lack, with what those runs did
 _SHOWN = 5  # differing config keys named in one message
 _MISSING = object()
 
@@ -49,8 +52,9 @@ class Workdir:
     process, however it ends.
     """
 
-    def __init__(self, path: str | os.PathLike[str]):
+    def __init__(self, path: str | os.PathLike[str], writes: bool = True):
         self.path = Path(os.path.abspath(path))
+        self.writes = writes  # whether this process may change what lies here, besides checkpoints
         self._lock: Any = None
 
     config = property(lambda self: self.path / "config.json", doc="The config the run was started with.")

@@ -148,6 +148,31 @@ class Writer:
             self._events.write_event(event)
 
 
+class Silent(Writer):
+    """Takes what a ``Writer`` takes and writes nothing: of the processes of one run, all but the leader have it."""
+
+    def __init__(self):
+        pass
+
+    def scalars(self, step: int, values: Mapping[str, Any]) -> None:
+        pass
+
+    def images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
+        pass
+
+    def text(self, step: int, texts: Mapping[str, str]) -> None:
+        pass
+
+    def hparams(self, config: Mapping[str, Any], metrics: Mapping[str, Any]) -> None:
+        pass
+
+    def flush(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
 @contextlib.contextmanager
 def _writing(path: Path) -> Iterator[None]:
     """Turns the operating system's refusal into a line for the user."""

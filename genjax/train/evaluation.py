@@ -6,16 +6,14 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-import jax
 import numpy as np
 from jax.sharding import Mesh
 
 from genjax.evaluators.base import Context, Demanding, Report
 from genjax.families.base import TrainState
-from genjax.train.compilation import compiler_options
 from genjax.train.plan import Experiment, Scheduled
-from genjax.train.sharding import replicated
-from genjax.train.steps import Functions, Trainer, compile_functions
+from genjax.train.sharding import put, replicated, spread
+from genjax.train.steps import Functions, Trainer, compile_functions, compiled
 from genjax.types import UserError
 
 
@@ -31,7 +29,6 @@ def context_of(
 
     ``rebuilt`` is what ``posthoc.rebuild`` says of the averages, where they are not the stored ones.
     """
-    place = replicated(mesh)
     return Context(
         functions=functions,
         state=state,
@@ -39,9 +36,10 @@ def context_of(
         spec=plan.train.spec,
         seed=plan.config["seed"],
         batch_size=plan.config["eval_batch_size"],
-        place=lambda tree: jax.device_put(tree, place),
+        place=lambda examples: spread(examples, mesh),
+        shared=lambda arrays: put(arrays, replicated(mesh)),
         conditional=plan.family.conditional,
-        compiled=lambda function: jax.jit(function, compiler_options=compiler_options()),
+        compiled=lambda function: compiled(function, mesh),
         training=plan.train,
         model={
             "family": plan.family.name,
@@ -71,7 +69,7 @@ def check(plan: Experiment, mesh: Mesh) -> None:
         return
     trainer = Trainer(plan.family, mesh, len(plan.train), plan.augment)
     state = trainer.abstract_state(plan.train.gather(np.zeros(1, np.int64)))
-    context = context_of(plan, compile_functions(plan.family), state, mesh)
+    context = context_of(plan, compile_functions(plan.family, mesh), state, mesh)
     for name, evaluator in demanding:
         try:
             evaluator.check(context)

@@ -11,7 +11,7 @@ import numpy as np
 
 from genjax.data.base import ArraySource, Source
 from genjax.families.base import TrainState
-from genjax.train.sharding import over_data, replicated
+from genjax.train.sharding import over_data, put, replicated
 from genjax.train.steps import Trainer
 from genjax.types import Metrics
 
@@ -22,8 +22,7 @@ class ResidentFeed:
     """The split lies on the device and is gathered inside the compiled call."""
 
     def __init__(self, trainer: Trainer, source: ArraySource):
-        everything = source.gather(np.arange(len(source)))
-        self._data = jax.device_put(everything, replicated(trainer.mesh))
+        self._data = put(source.gather(np.arange(len(source))), replicated(trainer.mesh))
         self._trainer = trainer
 
     def run(self, state: TrainState, count: int) -> tuple[TrainState, Metrics]:
@@ -64,12 +63,26 @@ class StreamedFeed:
             self._ready.append(self._pool.submit(self._gather, *call))
 
     def _gather(self, first: int, count: int):
+        """Batches ``[count, M * B, ...]``, of which this process reads what its own devices are to have."""
         seeds = self._seed if isinstance(self._seed, tuple) else (self._seed,)
-        chosen = [self._trainer.indices(seed, first + i, np) for seed in seeds for i in range(count)]
-        flat = self._source.gather(np.concatenate(chosen).astype(np.int64))
-        leading = (len(seeds), count) if self._trainer.members else (count,)
-        batches = {name: array.reshape(*leading, -1, *array.shape[1:]) for name, array in flat.items()}
-        return jax.device_put(batches, over_data(self._trainer.mesh, axis=len(leading)))
+        chosen = np.stack([self._trainer.indices(seed, first + i, np) for seed in seeds for i in range(count)])
+        chosen = chosen.reshape(*((len(seeds),) if self._trainer.members else ()), count, -1).astype(np.int64)
+        sharding = over_data(self._trainer.mesh, axis=chosen.ndim - 1)
+        parts: dict[tuple[int, int], dict[str, np.ndarray]] = {}
+        pieces: dict[str, list[jax.Array]] = {}
+        for device, index in sharding.addressable_devices_indices_map(chosen.shape).items():
+            bounds = (index or (slice(None),))[-1].indices(chosen.shape[-1])[:2]
+            if bounds not in parts:
+                wanted = chosen[..., slice(*bounds)]
+                flat = self._source.gather(wanted.reshape(-1))
+                parts[bounds] = {name: x.reshape(*wanted.shape, *x.shape[1:]) for name, x in flat.items()}
+            for name, part in parts[bounds].items():
+                pieces.setdefault(name, []).append(jax.device_put(part, device))
+        shape = lambda piece: (*chosen.shape, *piece.shape[chosen.ndim :])  # noqa: E731
+        return {
+            name: jax.make_array_from_single_device_arrays(shape(found[0]), sharding, found)
+            for name, found in pieces.items()
+        }
 
 
 Feed = ResidentFeed | StreamedFeed

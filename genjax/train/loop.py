@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from genjax import tree
 from genjax.evaluators.base import Stopped
 from genjax.families.base import TrainState
+from genjax.io.leader import from_leader, is_leader
 from genjax.io.workdir import Workdir
 from genjax.train.compilation import Compilation
 from genjax.train.cost import Cost
@@ -111,7 +112,7 @@ class _Loop:
         self.advancing = (
             Trainer(plan.family, mesh, len(plan.train), plan.augment, members=True) if together else self.trainer
         )
-        self.functions = compile_functions(plan.family)
+        self.functions = compile_functions(plan.family, mesh)
         self.cadences = plan.cadences()
         self.cost = Cost(plan.config["accelerator"]["compute_dtype"], mesh.size)
         for (name, member_plan), workdir in zip(plans.items(), workdirs, strict=True):
@@ -127,6 +128,8 @@ class _Loop:
         self.pending: tuple[int, list[Callable[[], MemberMetrics]]] | None = None
 
     def _say(self, line: str) -> None:
+        if not is_leader():
+            return
         if self.progress is None:
             print(line, flush=True)
         else:
@@ -144,7 +147,8 @@ class _Loop:
             return
         for member in unfinished:
             self._start(member)
-        self.progress = Progress(self.plan.total_steps, min(self.steps.values()))
+        if is_leader():
+            self.progress = Progress(self.plan.total_steps, min(self.steps.values()))
         self._describe()
         while self.interrupt.signal is None and (behind := self._next_group()):
             self._run_group(behind)
@@ -166,7 +170,7 @@ class _Loop:
 
     def _start(self, member: Member) -> None:
         example = self.plan.train.gather(np.zeros(1, np.int64))
-        step = member.checkpoints.latest_step()
+        step = from_leader(member.checkpoints.latest_step)
         if step is None:
             step = 0
             state = self.trainer.init(member.plan.config["seed"], example, member.plan.family.hparams)
@@ -192,9 +196,8 @@ class _Loop:
         member.say(f"finished {self.plan.total_steps} steps in {clock(trained)}")
 
     def _evaluate(self, member: Member, evaluators: Sequence, logged: bool) -> tuple[dict[str, float], dict[str, Any]]:
-        stop = lambda: self.interrupt.signal is not None  # noqa: E731
         step, state = self.steps[member.name], self._state(member)
-        return member.evaluate(step, state, self.functions, self.mesh, list(evaluators), stop, logged)
+        return member.evaluate(step, state, self.functions, self.mesh, list(evaluators), self.interrupt.agree, logged)
 
     def _leave(self, members: Sequence[Member]) -> None:
         """Saves what an interruption would lose."""
@@ -258,6 +261,7 @@ class _Loop:
         """One compiled call, then what is due; the metrics of the call before are read while this one runs."""
         assert self.running is not None
         metrics = self.running.run(count, [not member.diverged for member in self.group])
+        self.interrupt.agree()
         first = not self.compilation.reported
         if first:
             for read in metrics:

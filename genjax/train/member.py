@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from genjax.families.base import TrainState
 from genjax.io.checkpoint import Checkpoints
 from genjax.io.images import save_png
 from genjax.io.workdir import Workdir, read_json, write_json
-from genjax.io.writer import Writer
+from genjax.io.writer import Silent, Writer
 from genjax.train.evaluation import context_of, evaluate, weights_of
 from genjax.train.plan import Experiment, Scheduled
 from genjax.train.progress import numbers
@@ -81,9 +82,10 @@ class Member:
     def open(self, step: int, state: TrainState) -> None:
         """Opens the log, without what was logged after ``step``."""
         self._begin = time.monotonic()
-        self._writer = Writer(self.workdir.path, resume_step=step if step else None)
+        writes = self.workdir.writes
+        self._writer = Writer(self.workdir.path, resume_step=step if step else None) if writes else Silent()
         if step == 0:
-            if self.workdir.diverged.exists():
+            if writes and self.workdir.diverged.exists():
                 self.workdir.diverged.unlink()
             texts = {"config": _markdown(self.plan.config), "parameters": tree.table(state.params)}
             self.writer.text(0, texts)
@@ -130,7 +132,7 @@ class Member:
         saved = "No checkpoint was saved before" if latest is None else f"The last checkpoint is step {latest}"
         self.diverged = f"step {step}: {numbers(values)}; training stopped. {saved}; try a lower learning rate"
         metrics = {name: str(value) for name, value in values.items()}
-        write_json(self.workdir.diverged, {"step": step, "metrics": metrics, "message": self.diverged})
+        self._record(self.workdir.diverged, {"step": step, "metrics": metrics, "message": self.diverged})
 
     def log(self, step: int, speed: Mapping[str, float]) -> dict[str, float]:
         """Writes the means over the steps since the last log, with ``speed``, and returns them."""
@@ -176,8 +178,9 @@ class Member:
         return scalars, protocols
 
     def _write_images(self, step: int, report: Report) -> None:
-        if report.images:
-            self.writer.images(step, report.images)
+        if not report.images or not self.workdir.writes:
+            return
+        self.writer.images(step, report.images)
         for name, image in report.images.items():
             save_png(self.workdir.images / f"{name}.png", image)
 
@@ -212,7 +215,11 @@ class Member:
         _, more_protocols = evaluate([s for s in self.plan.evaluators if s.every is None], logged=False)
         record = evaluation_record(self.plan, state, "latest", protocols | more_protocols)
         times = {"training_seconds": round(trained, 1), "evaluation_seconds": round(self._evaluating, 1)}
-        write_json(self.workdir.evaluation, record | times | {"finished": True})
+        self._record(self.workdir.evaluation, record | times | {"finished": True})
+
+    def _record(self, path: Path, content: Mapping[str, Any]) -> None:
+        if self.workdir.writes:
+            write_json(path, content)
 
 
 def evaluation_record(

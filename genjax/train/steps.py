@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from genjax import rng
@@ -17,7 +18,7 @@ from genjax.data.order import batch_indices
 from genjax.families.base import Family, TrainState
 from genjax.train.compilation import compiler_options
 from genjax.train.flops import step_flops
-from genjax.train.sharding import over_data, replicated
+from genjax.train.sharding import batch_parts, check_divisible, over_data, put, replicated, state_shardings
 from genjax.types import Array, Batch, Metrics, UserError
 
 Augment = Callable[[Array, Array], Array]
@@ -25,25 +26,33 @@ Augment = Callable[[Array, Array], Array]
 
 @dataclasses.dataclass(frozen=True)
 class Functions:
-    """A family's evaluation functions, compiled; ``num`` is static where one takes it."""
+    """A family's evaluation functions, compiled; ``num`` is static where one takes it.
+
+    Every device, and so every process, gets the whole of what they return.
+    """
 
     eval_step: Callable[..., dict[str, Array]]
     sample: Callable[..., Array] | None
     extras: Mapping[str, Callable[..., Any]]
 
 
-def compile_functions(family: Family) -> Functions:
-    """Compiles, lazily, what evaluators may call."""
+def compile_functions(family: Family, mesh: Mesh | None = None) -> Functions:
+    """Compiles, lazily, what evaluators may call, for one device unless there is a mesh."""
     return Functions(
-        eval_step=jax.jit(family.eval_step, compiler_options=compiler_options()),
-        sample=jax.jit(family.sample, compiler_options=compiler_options()) if family.sample else None,
-        extras={name: _compile_extra(function) for name, function in family.extras.items()},
+        eval_step=compiled(family.eval_step, mesh),
+        sample=compiled(family.sample, mesh) if family.sample else None,
+        extras={name: compiled(function, mesh) for name, function in family.extras.items()},
     )
 
 
-def _compile_extra(function: Callable) -> Callable:
-    counted = "num" in inspect.signature(function).parameters
-    return jax.jit(function, static_argnames=("num",) if counted else (), compiler_options=compiler_options())
+def compiled(function: Callable, mesh: Mesh | None = None) -> Callable:
+    """``function`` compiled for evaluation; ``num`` is static where it takes one."""
+    options: dict[str, Any] = {"compiler_options": compiler_options()}
+    if "num" in inspect.signature(function).parameters:
+        options["static_argnames"] = ("num",)
+    if mesh is not None and mesh.size > 1:
+        options["out_shardings"] = replicated(mesh)
+    return jax.jit(function, **options)
 
 
 class Trainer:
@@ -51,7 +60,7 @@ class Trainer:
 
     Args:
       family: its functions.
-      mesh: with the axis "data", which divides every slice.
+      mesh: of ``sharding.device_mesh``, which divides every slice and, by their names, arrays of the state.
       train_size: examples in the training split.
       augment: ``(key, images uint8 [N,H,W,C]) -> images``.
       members: whether the states, streamed batches and metrics of ``run_...`` have a leading axis of members, which
@@ -62,14 +71,15 @@ class Trainer:
     """
 
     def __init__(self, family: Family, mesh: Mesh, train_size: int, augment: Augment, members: bool = False):
-        if family.slice_size % mesh.size:
+        parts = batch_parts(mesh)
+        if family.slice_size % parts:
             raise UserError(
-                f"a batch of {family.slice_size} can't be split over {mesh.size} devices; use a multiple of {mesh.size}"
+                f"a batch of {family.slice_size} can't be split over {parts} devices; use a multiple of {parts}"
             )
         self.family, self.mesh, self.train_size, self.augment = family, mesh, train_size, augment
         self.members = members
         self.flops = 0.0  # of one step, once a program is compiled; see _count
-        self._init = jax.jit(self._initial_state, out_shardings=replicated(mesh))
+        self._init: Callable | None = None
         self._programs: dict[tuple[str, int], Callable] = {}
 
     def _initial_state(self, seed: Array, batch: Batch) -> TrainState:
@@ -84,17 +94,26 @@ class Trainer:
           batch: gives shapes only.
           hparams: where the numbers in ``state.hparams`` start, the family's own unless given.
         """
-        state = self._init(jnp.asarray(seed, jnp.uint32), _device_part(batch))
+        # Born where it stays: no device ever holds all of a divided state.
+        places = jax.tree.map(lambda x: x.sharding, self.abstract_state(batch))
+        if self._init is None:
+            self._init = jax.jit(self._initial_state, out_shardings=places)
+        state = self._init(np.uint32(seed), _device_part(batch))
         if hparams is None:
             return state
-        given = {name: jnp.asarray(value, jnp.float32) for name, value in hparams.items()}
-        return state.replace(hparams={**jax.device_put(given, replicated(self.mesh)), "seed": state.hparams["seed"]})
+        given = {name: np.asarray(value, np.float32) for name, value in hparams.items()}
+        return state.replace(hparams={**put(given, replicated(self.mesh)), "seed": state.hparams["seed"]})
 
     def abstract_state(self, batch: Batch) -> TrainState:
-        """Shapes, dtypes and shardings of the state, without computing or compiling anything."""
+        """Shapes, dtypes and shardings of the state, without computing or compiling anything.
+
+        Raises:
+          UserError: an axis of the mesh has nothing to divide.
+        """
         shapes = jax.eval_shape(self._initial_state, jax.ShapeDtypeStruct((), jnp.uint32), _device_part(batch))
-        place = replicated(self.mesh)
-        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), shapes)
+        check_divisible(shapes, self.mesh)
+        places = state_shardings(shapes, self.mesh)
+        return jax.tree.map(lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), shapes, places)
 
     def indices(self, seed: Any, step: Any, xp: Any) -> Any:
         """Which examples ``step`` sees, ``[M * B]``; the same under NumPy and traced."""
@@ -113,10 +132,10 @@ class Trainer:
     def _call(self, name: tuple[str, int], function: Callable, axes: tuple, *args: Any) -> tuple[TrainState, Metrics]:
         """Runs the program of that name, compiling it before its first call."""
         if name not in self._programs:
-            place = replicated(self.mesh)
+            places = state_shardings(args[0], self.mesh, leading=int(self.members)), replicated(self.mesh)
             mapped = jax.vmap(function, axes) if self.members else function
             # Ahead of time, so that the program can be asked what it costs without being compiled a second time.
-            traced = jax.jit(mapped, donate_argnums=0, out_shardings=(place, place)).trace(*args)
+            traced = jax.jit(mapped, donate_argnums=0, out_shardings=places).trace(*args)
             self._programs[name] = program = traced.lower().compile(compiler_options())
             self.flops = self.flops or self._count(program, traced.jaxpr, steps=name[1])
         return self._programs[name](*args)

@@ -7,17 +7,16 @@ import json
 import os
 import subprocess
 import sys
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from orbax.checkpoint import v1 as ocp
 
 from genjax.io.checkpoint import Checkpoints
 from genjax.io.writer import read_metrics
+from genjax.tree import named_leaves, nested
 
 ROOT = Path(__file__).parents[2]
 VAE, GAN, CLASSIFIER = (
@@ -101,10 +100,13 @@ def read(path: Path) -> Any:
     return json.loads(path.read_text())
 
 
-def checkpoint_arrays(workdir: Path) -> dict[str, Any]:
-    """The arrays of the latest checkpoint by path."""
-    path = workdir / "checkpoints" / str(checkpoint_steps(workdir)[-1])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Orbax would rather be told where the arrays go
-        leaves = jax.tree_util.tree_leaves_with_path(ocp.load(path))
-    return {jax.tree_util.keystr(name): np.asarray(leaf) for name, leaf in leaves}
+def checkpoint_arrays(workdir: Path) -> dict[str, np.ndarray]:
+    """The arrays of the latest checkpoint by path, wherever they lay when they were saved."""
+    with Checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:
+        step = checkpoints.steps()[-1]
+        abstract = {}
+        for name, described in checkpoints._record(step)["leaves"].items():
+            dtype, _, sides = described.rstrip("]").partition("[")
+            abstract[name] = jax.ShapeDtypeStruct([int(side) for side in sides.split(",") if side], dtype)
+        arrays, _ = checkpoints.restore_partial(step, nested(abstract))
+    return {name: np.asarray(leaf) for name, leaf in named_leaves(arrays).items()}
