@@ -1,21 +1,22 @@
 """What the commands share: flags in, one line and an exit status out.
 
 Exit status: 0 done, 1 a bug or the machine's fault (with a traceback), 2 something the user can mend, 3 the training
-diverged, 130 and 143 interrupted by SIGINT and SIGTERM after saving.
+diverged, 4 another process of the same run was lost, 130 and 143 interrupted by SIGINT and SIGTERM after saving.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from absl import flags
 
 from genjax.types import UserError
 
-USAGE, DIVERGED = 2, 3
+USAGE, DIVERGED, LOST = 2, 3, 4
 
 
 def run(main: Callable[..., int | None], doc: str | None, positional: bool = False) -> None:
@@ -39,6 +40,13 @@ def fail(message: str, status: int) -> int:
     """Prints the one line and hands back the status."""
     print(f"error: {' '.join(message.split())}", file=sys.stderr, flush=True)
     return status
+
+
+def leave(message: str, status: int) -> NoReturn:
+    """Prints the one line and ends the process at once, without waiting for processes that no longer answer."""
+    fail(message, status)
+    sys.stdout.flush()
+    os._exit(status)
 
 
 def _parse(doc: str) -> list[str]:

@@ -37,7 +37,11 @@ STARTED = time.monotonic()
 
 
 def main() -> int:
+    from jax import process_count
+    from jax.errors import JaxRuntimeError
+
     from genjax import build
+    from genjax.io.files import reason
     from genjax.io.leader import is_leader, led
     from genjax.io.workdir import Workdir
     from genjax.train.compilation import use_cache
@@ -70,6 +74,10 @@ def main() -> int:
             interrupt = train(plan, workdir, mesh, STARTED)
         except DivergedError as error:
             return cli.fail(str(error), cli.DIVERGED)
+        except JaxRuntimeError as error:
+            if process_count() == 1:
+                raise
+            cli.leave(f"another process of this run was lost ({reason(error)}); the same command continues", cli.LOST)
     if is_leader():
         print(f"pictures:    {folder}/images\nTensorBoard: tensorboard --logdir={folder}/tensorboard")
         print(f"checkpoints: {folder}/checkpoints\nresults:     {folder}/evaluation.json, {folder}/metrics.jsonl")

@@ -14,6 +14,8 @@ from jax.sharding import PartitionSpec as P
 
 from genjax.types import UserError
 
+HEARTBEAT_SECONDS = 30  # a process not heard of for so long is lost, and the others end
+
 
 def connect(
     platform: str,
@@ -64,7 +66,7 @@ def connect(
     if platform == "cpu":
         jax.config.update("jax_platforms", "cpu")
     try:
-        jax.distributed.initialize(**arguments)
+        jax.distributed.initialize(**arguments, heartbeat_timeout_seconds=HEARTBEAT_SECONDS)
     except RuntimeError as error:
         if "before any JAX" not in str(error):
             raise
