@@ -155,7 +155,15 @@ def config(files):
     """A valid config of the named family, changed at dotted paths; ``None`` deletes the key."""
 
     def make(family="vae", images="labelled", **changes):
-        accelerator = {"platform": "cpu", "devices": 1, "compute_dtype": "float32", "accumulation": 1, "prefetch": 1}
+        accelerator = {
+            "platform": "cpu",
+            "devices": 1,
+            "fsdp": 1,
+            "tensor": 1,
+            "compute_dtype": "float32",
+            "accumulation": 1,
+            "prefetch": 1,
+        }
         accelerator |= {"steps_per_call": 1, "memory_budget_mb": 16}
         sections = {
             "seed": 0, "batch_size": 8, "total": "2 epochs", "log_every": "2 steps", "eval_batch_size": 8,
