@@ -1,8 +1,9 @@
 """Which devices a run uses and how its arrays lie on them.
 
-A mesh has three axes. "data" and "fsdp" divide every batch; "fsdp" divides large arrays of the state too, which are
-gathered where a layer needs them (Rajbhandari et al. 2020; Zhao et al. 2023); "tensor" divides the matrix products of a
-transformer's blocks (Shoeybi et al. 2019). All of it is placement alone: the step is the same function.
+A mesh has three axes. "data" and "fsdp" divide every batch; "fsdp" divides large arrays of the state too, of which
+parameters are gathered for each step and the rest, moments and averages, is not (Rajbhandari et al. 2020); "tensor"
+divides the matrix products of a transformer's blocks (Shoeybi et al. 2019). All of it is placement alone: the step is
+the same function.
 """
 
 from __future__ import annotations
@@ -140,6 +141,18 @@ def _spec(name: str, shape: tuple[int, ...], mesh: Mesh, leading: int) -> P:
         if fitting:
             axes[max(fitting, key=lambda i: shape[i])] = "fsdp"
     return P(*[None] * leading, *axes) if any(axes) else P()
+
+
+def gathered(values: Any, mesh: Mesh) -> Any:
+    """Inside a compiled step: parameters and the like without the division by "fsdp"; the same tree.
+
+    Left to itself XLA divides the activations as their kernels are, by channels, and exchanges many times as much.
+    """
+    if mesh.shape["fsdp"] == 1:
+        return values
+    whole = lambda axis: None if axis == "fsdp" else axis  # noqa: E731
+    places = jax.tree.map(lambda s: NamedSharding(mesh, P(*map(whole, s.spec))), state_shardings(values, mesh))
+    return jax.lax.with_sharding_constraint(values, places)
 
 
 def check_divisible(state: Any, mesh: Mesh) -> None:

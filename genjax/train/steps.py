@@ -18,7 +18,7 @@ from genjax.data.order import batch_indices
 from genjax.families.base import Family, TrainState
 from genjax.train.compilation import compiler_options
 from genjax.train.flops import step_flops
-from genjax.train.sharding import batch_parts, check_divisible, over_data, put, replicated, state_shardings
+from genjax.train.sharding import batch_parts, check_divisible, gathered, over_data, put, replicated, state_shardings
 from genjax.types import Array, Batch, Metrics, UserError
 
 Augment = Callable[[Array, Array], Array]
@@ -132,13 +132,30 @@ class Trainer:
     def _call(self, name: tuple[str, int], function: Callable, axes: tuple, *args: Any) -> tuple[TrainState, Metrics]:
         """Runs the program of that name, compiling it before its first call."""
         if name not in self._programs:
-            places = state_shardings(args[0], self.mesh, leading=int(self.members)), replicated(self.mesh)
-            mapped = jax.vmap(function, axes) if self.members else function
-            # Ahead of time, so that the program can be asked what it costs without being compiled a second time.
-            traced = jax.jit(mapped, donate_argnums=0, out_shardings=places).trace(*args)
-            self._programs[name] = program = traced.lower().compile(compiler_options())
-            self.flops = self.flops or self._count(program, traced.jaxpr, steps=name[1])
+            self._programs[name] = self._compile(function, axes, name[1], *args)
         return self._programs[name](*args)
+
+    def _compile(self, function: Callable, axes: tuple, steps: int, *args: Any) -> jax.stages.Compiled:
+        """Ahead of time, so that a program can be asked what it costs without being compiled a second time."""
+        places = state_shardings(args[0], self.mesh, leading=int(self.members)), replicated(self.mesh)
+        mapped = jax.vmap(function, axes) if self.members else function
+        traced = jax.jit(mapped, donate_argnums=0, out_shardings=places).trace(*args)
+        program = traced.lower().compile(compiler_options())
+        self.flops = self.flops or self._count(program, traced.jaxpr, steps)
+        return program
+
+    def compile_step(self, batch: Batch) -> jax.stages.Compiled:
+        """The program of one step on streamed data, compiled from shapes alone to be looked at.
+
+        Args:
+          batch: examples of the data set, of which only shapes and dtypes count.
+        """
+        place, size = over_data(self.mesh, axis=1), self.family.examples_per_step
+        batches = {
+            name: jax.ShapeDtypeStruct((1, size, *array.shape[1:]), array.dtype, sharding=place)
+            for name, array in _device_part(batch).items()
+        }
+        return self._compile(self._run_streamed, (0, 0), 1, self.abstract_state(batch), batches)
 
     def _count(self, program: jax.stages.Compiled, traced: Any, steps: int) -> float:
         """Floating-point operations of one step (of all members) on all devices."""
@@ -164,7 +181,8 @@ class Trainer:
         batch = {name: array.reshape(*shape, *array.shape[1:]) for name, array in batch.items()}
         if self.mesh.size > 1:
             batch = jax.lax.with_sharding_constraint(batch, over_data(self.mesh, axis=1))
-        return self.family.train_step(state, batch, rng.stream(key, "train"))
+        used = {name: gathered(getattr(state, name), self.mesh) for name in ("params", "collections", "frozen")}
+        return self.family.train_step(state.replace(**used), batch, rng.stream(key, "train"))
 
 
 def _device_part(batch: Batch) -> Batch:
