@@ -367,7 +367,10 @@ def dit_block(p, x, emb, heads, norm=True, gate=True):
     scale_1, shift_1, gate_1, scale_2, shift_2, gate_2 = jnp.split(affine(emb, p["modulation"])[:, None], 6, -1)
     normalize = nn.LayerNorm(use_bias=False, use_scale=False) if norm else (lambda x: x)
     n = normalize.apply({}, x) if norm else x
-    h = affine(multi_head(n * (1 + scale_1) + shift_1, p["attention"]["qkv"], heads), p["attention"]["out"])
+    # The transformer's product gives queries, keys and values head by head, the definition one after the other.
+    sort = lambda leaf: leaf.reshape(*leaf.shape[:-1], heads, 3, -1).swapaxes(-3, -2).reshape(leaf.shape)  # noqa: E731
+    qkv = jax.tree.map(sort, dict(p["attention"]["qkv"]))
+    h = affine(multi_head(n * (1 + scale_1) + shift_1, qkv, heads), p["attention"]["out"])
     x = x + (gate_1 if gate else 1) * h
     n = normalize.apply({}, x) if norm else x
     h = affine(nn.gelu(affine(n * (1 + scale_2) + shift_2, p["mlp"]["in"])), p["mlp"]["out"])

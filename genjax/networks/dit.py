@@ -54,8 +54,9 @@ class Attention(nn.Module):
         """Tokens ``[B, N, D]``; ``turns_2NP`` of ``rotary_grid``, or None for no rotary positions."""
         B, N, D = x_BND.shape
         dense = partial(Dense, kernel_init=_xavier, dtype=self.dtype)
-        qkv_BNHK = dense(3 * D, name="qkv")(x_BND).reshape(B, N, 3 * self.heads, D // self.heads)
-        q_BNHK, k_BNHK, v_BNHK = jnp.split(qkv_BNHK, 3, axis=2)
+        # Head by head, so that devices that share the product by its results each have whole heads.
+        qkv_BNH3K = dense(3 * D, name="qkv")(x_BND).reshape(B, N, self.heads, 3, D // self.heads)
+        q_BNHK, k_BNHK, v_BNHK = (qkv_BNH3K[:, :, :, i] for i in range(3))
         if self.qk_norm:
             q_BNHK, k_BNHK = self._scaled("query_scale", q_BNHK), self._scaled("key_scale", k_BNHK)
         if turns_2NP is not None:

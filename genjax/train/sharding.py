@@ -33,7 +33,6 @@ TENSOR_RULES = (
     (re.compile(r"block_\d+/(attention/qkv|mlp/in)/kernel$"), -1),
     (re.compile(r"block_\d+/(attention/qkv|mlp/in)/bias$"), -1),
     (re.compile(r"block_\d+/(attention|mlp)/out/kernel$"), -2),
-    (re.compile(r"block_\d+/modulation/kernel$"), -1),
 )
 FSDP_SIZE = 2**12  # arrays with fewer values lie whole on every device: to gather them would cost more than it saves
 
