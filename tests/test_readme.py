@@ -43,7 +43,7 @@ def test_every_command_is_one_this_test_knows():
     known = {"make", "pip", "tensorboard", "python"}
     assert {words[0] for words in commands()} == known
     assert {words[2] for words in commands() if words[0] == "python"} == {
-        f"experiments.{name}" for name in ("train", "evaluate", "sample", "prepare", "report")
+        f"experiments.{name}" for name in ("train", "evaluate", "sample", "prepare", "report", "export")
     }
 
 
