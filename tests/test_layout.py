@@ -36,6 +36,7 @@ ALLOWED = {
     "genjax.samplers": GROUND | {"genjax.processes"},
     "genjax.metrics": GROUND,
     "genjax.data": GROUND,
+    "genjax.sweep": {"genjax.types"},
     "genjax.networks": GROUND | {"genjax.ops"},
     "genjax.families": BELOW_FAMILIES,
     "genjax.tasks": BELOW_FAMILIES | BASE,
@@ -46,8 +47,8 @@ ALLOWED = {
     # The table that binds the parts together may see them all; nothing but the experiments sees it.
     "genjax.build": {"genjax"},
     "genjax": set(),
-    "experiments": BASE | {f"genjax.{p}" for p in ("build", "train", "types", "io", "data", "evaluators")},
-    "configs": {"genjax.types"},
+    "experiments": BASE | {f"genjax.{p}" for p in ("build", "train", "types", "io", "data", "evaluators", "sweep")},
+    "configs": {"genjax.types", "genjax.sweep"},
 }
 JIT_ONLY_IN = "genjax.train"
 MAX_FILE_LINES = 400

@@ -9,6 +9,7 @@ Paper: Kingma & Welling 2014; Sohn et al. 2015.
 
 from configs import args, datasets
 from configs.base import adam, base, finish, pictures
+from genjax.sweep import product, seeds, values
 
 
 def get_config(arg=None):
@@ -35,3 +36,8 @@ def get_config(arg=None):
     config.checkpoint.best = "eval/elbo"
     config.checkpoint.every = "10 epochs"
     return finish(config, options)
+
+
+def sweep():
+    """Learning rates around the config's, three seeds each."""
+    return product(values("optim.learning_rate", 5e-4, 1e-3, 2e-3, 4e-3), seeds(3))

@@ -1,7 +1,8 @@
 """The work folder of one run: what lies where, and whose it is.
 
 A work folder holds ``config.json``, ``environment.json``, ``checkpoints/``, ``tensorboard/``, ``metrics.jsonl``,
-``images/`` and ``evaluation.json``; ``diverged.json`` where training could not go on.
+``images/`` and ``evaluation.json``; ``diverged.json`` where training could not go on. A sweep leaves ``failure.json``
+where a run could not be trained and ``stopped.json`` where it was not worth going on with.
 """
 
 from __future__ import annotations
@@ -65,6 +66,8 @@ class Workdir:
     images = property(lambda self: self.path / "images", doc="Folder of PNG files.")
     evaluation = property(lambda self: self.path / "evaluation.json", doc="Results and how they were measured.")
     diverged = property(lambda self: self.path / "diverged.json", doc="Where training met a number that is not finite.")
+    failure = property(lambda self: self.path / "failure.json", doc="Why a sweep could not train the run.")
+    stopped = property(lambda self: self.path / "stopped.json", doc="Why a sweep stopped the run early.")
     lock = property(lambda self: self.path / ".lock", doc="Held by the training that writes here.")
 
     def __repr__(self) -> str:
@@ -118,7 +121,7 @@ class Workdir:
         except TypeError as error:
             raise UserError(f"config: {error}") from error
         try:
-            workdir._check_begun(encoded, ignore)
+            workdir.check_begun(encoded, ignore)
             workdir.path.mkdir(parents=True, exist_ok=True)
             if not os.access(workdir.path, os.W_OK | os.X_OK):
                 raise PermissionError(0, "no permission to write")
@@ -127,7 +130,7 @@ class Workdir:
             raise UserError(f"--workdir {path} cannot be used: {error.strerror or error}") from error
         try:
             # Again under the lock: two first starts may have looked at the same moment.
-            workdir._check_begun(encoded, ignore)
+            workdir.check_begun(encoded, ignore)
             if not workdir.config.exists():
                 write_json(workdir.config, encoded)
         except BaseException:
@@ -171,14 +174,22 @@ class Workdir:
         write_json(self.environment, environment)
         return environment
 
-    def _check_begun(self, config: dict[str, Any], ignore: Sequence[str]) -> None:
+    def check_begun(self, config: Mapping[str, Any], ignore: Sequence[str]) -> None:
+        """Whether the folder is new, or its run was begun with ``config``; see ``open_for_training``. Changes nothing.
+
+        Raises:
+          UserError: the folder is something else, or holds a run with another config.
+        """
+        config = decode_floats(encode_floats(config))
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"--workdir {self.path} is a file, must be a folder")
         if not self.path.is_dir():
             return
         if not self.config.exists():
-            # A start killed before it wrote config.json leaves the lock and perhaps a temporary file.
-            if any(name != self.lock.name and not _is_temporary(name) for name in os.listdir(self.path)):
+            # A start killed before it wrote config.json leaves the lock and perhaps a temporary file, and a sweep whose
+            # run could not even start says so.
+            expected = (self.lock.name, self.failure.name)
+            if any(name not in expected and not _is_temporary(name) for name in os.listdir(self.path)):
                 raise UserError(f"--workdir {self.path} is not empty and has no config.json; use a new folder")
             return
         begun = self.read_config()

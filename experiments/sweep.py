@@ -1,0 +1,60 @@
+"""Trains the runs that a config's ``sweep()`` asks for.
+
+  python -m experiments.sweep --config=configs/vae/digits_conv.py:accelerator=cpu --workdir=runs/sweep --dry_run
+  python -m experiments.sweep --config=configs/vae/digits_conv.py:accelerator=cpu --workdir=runs/sweep --executor=local
+
+Settings behind the config hold for every run. --sweep=NAME takes the file's sweep_NAME() instead. --dry_run prints the
+table of runs with their states and writes nothing. The same command again trains what is missing: finished runs are
+skipped, interrupted ones continue, failed ones are tried again, and runs that the config has come to ask for are added.
+
+Executors: local trains --jobs runs at once, each in a process of its own.
+
+Exit status: 0 all runs are finished or stopped early, 1 some failed, 3 every one diverged, 130 and 143 interrupted.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from absl import flags
+from ml_collections import config_flags
+
+from experiments import cli
+from experiments.executors import EXECUTORS
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "File and argument, such as configs/vae/mnist_conv.py:smoke.")
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder for the runs' folders; created when missing.")
+SWEEP = flags.DEFINE_string("sweep", "", "Which sweep of the config: NAME for its function sweep_NAME().")
+EXECUTOR = flags.DEFINE_enum("executor", "local", sorted(EXECUTORS), "How runs are trained.")
+DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print the table of runs and write nothing.")
+JOBS = flags.DEFINE_integer("jobs", 1, "Processes at once, of the executor local.", lower_bound=1)
+
+
+def main() -> int:
+    from experiments import sweeping
+    from experiments.executors.base import Listed, Options
+    from genjax.sweep import Search
+    from genjax.types import UserError
+
+    if cli.config_of(CONFIG) is None or not WORKDIR.value:
+        raise UserError("--config and --workdir are required; see --help")
+    flag: Any = flags.FLAGS["config"]
+    sweep = sweeping.begun(WORKDIR.value, flag, EXECUTOR.value)
+    space = sweeping.space_of(flag.config_filename, SWEEP.value)
+    if isinstance(space, Search):
+        raise UserError(
+            f"--config={flag.config_filename}: sweep() is a Search, which no executor takes yet; accepted: a list"
+        )
+    sweep, wanted = sweep.with_runs(space)
+    options = Options(plans=sweeping.checked(CONFIG.value, wanted), jobs=JOBS.value)
+    if DRY_RUN.value:
+        print(sweeping.table(wanted))
+        return 0
+    with sweeping.locked(sweep):
+        sweep.write()
+        signal = EXECUTORS[EXECUTOR.value](sweep, Listed(wanted), options)
+    return sweeping.ending(sweep, wanted, signal)
+
+
+if __name__ == "__main__":
+    cli.run(main, __doc__)

@@ -1,0 +1,126 @@
+"""The parts of ``experiments.sweep``: from a config file to checked runs, and from their folders to a table."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import runpy
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from ml_collections import ConfigDict, config_flags
+
+from experiments import cli
+from experiments.sweep_folder import STATES, Sweep, SweepRun, as_flag
+from genjax import build
+from genjax.io.files import folder_lock
+from genjax.sweep import Overrides, Search, unique
+from genjax.train.plan import Experiment
+from genjax.types import UserError
+
+
+def begun(workdir: str, flag: Any, executor: str) -> Sweep:
+    """The sweep of ``--config`` (its flag) in a folder, as it was left or new; nothing is written."""
+    chosen = config_flags.get_override_values(flag)
+    best = flag.value["checkpoint"]
+    overrides = [as_flag(name, value) for name, value in chosen.items()]
+    return Sweep.begun(workdir, flag.config_filename, overrides, executor, best["best"], best["mode"])
+
+
+def space_of(config: str, name: str) -> list[Overrides] | Search:
+    """What ``sweep()``, or ``sweep_<name>()``, of a config file asks for.
+
+    Raises:
+      UserError: there is no such function, or it returns something else.
+    """
+    file = config.partition(":")[0]
+    functions = {key: value for key, value in runpy.run_path(file).items() if key.partition("_")[0] == "sweep"}
+    wanted = f"sweep_{name}" if name else "sweep"
+    if wanted not in functions:
+        there = ", ".join(f"--sweep={key[6:]}" if key != "sweep" else "none" for key in functions)
+        raise UserError(f"--sweep={name}: {file} has no function {wanted}(); accepted: {there or 'a file that has'}")
+    space = functions[wanted]()
+    if isinstance(space, Search):
+        return space
+    if not isinstance(space, list | tuple) or not all(isinstance(o, Mapping) for o in space) or not space:
+        raise UserError(f"{file}: {wanted}() gives no list of overrides; see genjax/sweep")
+    return unique(space)
+
+
+def checked(config: ConfigDict, runs: Sequence[SweepRun]) -> dict[str, Experiment]:
+    """The experiment of each run by name: every setting exists, fits, and is what the run's folder was begun with.
+
+    Raises:
+      UserError: for the first of which this is not true, naming the run.
+    """
+    plans = {}
+    for run in runs:
+        try:
+            plans[run.name] = build.experiment(with_overrides(config, run.overrides))
+        except UserError as error:
+            raise UserError(f"run {run.name}: {error}") from error
+        run.workdir.check_begun(plans[run.name].config, ignore=("accelerator",))
+    return plans
+
+
+def with_overrides(config: ConfigDict, overrides: Overrides) -> dict[str, Any]:
+    """The config with other values, by the same rules as ``--config.name=value``.
+
+    Raises:
+      UserError: a name does not exist, or a value is of another type.
+    """
+    changed = copy.deepcopy(config)
+    for name, value in overrides.items():
+        try:
+            changed.update_from_flattened_dict({name: value})
+        except KeyError as error:
+            raise UserError(f"{name}: no such setting; the config file shows which there are") from error
+        except (TypeError, ValueError) as error:
+            before: Any = config
+            for part in name.split("."):
+                before = before[part]
+            raise UserError(f"{name}={value!r}: accepted: {type(before).__name__}, such as {before!r}") from error
+    return build.to_plain(changed)
+
+
+@contextlib.contextmanager
+def locked(sweep: Sweep) -> Iterator[None]:
+    """Keeps a second sweep out of the folder, which is made where it is missing."""
+    try:
+        sweep.path.mkdir(parents=True, exist_ok=True)
+        with folder_lock(sweep.path, exclusive=True) as held:
+            if not held:
+                raise UserError(f"--workdir {sweep.path} is in use by another sweep")
+            yield
+    except OSError as error:
+        raise UserError(f"--workdir {sweep.path} cannot be used: {error.strerror or error}") from error
+
+
+def table(runs: Sequence[SweepRun]) -> str:
+    """A line for each run, then how many there are of each state."""
+    width = max(len(run.name) for run in runs)
+    lines = [f"{run.name:<{width}}  {run.state}  {run.reason}".rstrip() for run in runs]
+    return "\n".join([*lines, counts(runs)])
+
+
+def counts(runs: Sequence[SweepRun]) -> str:
+    found = Counter(run.state for run in runs)
+    return f"{len(runs)} runs: {', '.join(f'{found[state]} {state}' for state in STATES if found[state])}"
+
+
+def ending(sweep: Sweep, runs: Sequence[SweepRun], signal: int) -> int:
+    """Says how the runs stand and where to read them, and gives the exit status."""
+    print(f"{counts(runs)}\nTensorBoard: tensorboard --logdir={sweep.path}", flush=True)
+    states = {run.name: run.state for run in runs}
+    for run in runs:
+        if states[run.name] in ("failed", "diverged"):
+            print(f"{states[run.name]}: {run.name}: {run.reason}", flush=True)
+    if signal:
+        return 128 + signal
+    failed = sum(state == "failed" for state in states.values())
+    if failed:
+        return cli.fail(f"{failed} of {len(runs)} runs failed; the same command tries them again", 1)
+    if all(state == "diverged" for state in states.values()):
+        return cli.fail("every run diverged", cli.DIVERGED)
+    return 0
