@@ -15,18 +15,19 @@ import logging
 import math
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from orbax.checkpoint import v1 as ocp
 
+from genjax.io.damage import Damage
 from genjax.io.files import decode_floats, encode_floats, folder_lock, reason, verify, write_fingerprints
 from genjax.io.leader import from_leader, is_leader
+from genjax.io.leaves import describe, is_empty, named, with_sharding
 from genjax.tree import nested
 from genjax.types import UserError
 
@@ -80,6 +81,7 @@ class Checkpoints:
         self._pending: tuple[int, Future[None]] | None = None  # the save in flight
         self._worker: ThreadPoolExecutor | None = None
         self._records: dict[int, dict[str, Any]] = {}  # a finished checkpoint never changes
+        self._damage = Damage(self.folder)
         _quieten()
         if not read_only:
             try:
@@ -109,12 +111,18 @@ class Checkpoints:
 
     def best_step(self) -> int | None:
         """The step with the best finite value of ``best_metric``; None where no checkpoint has one."""
-        best: tuple[float, int] | None = None
-        for step in self.steps():
-            value = self._metric(step)
-            if value is not None and (best is None or value < best[0]):
-                best = (value, step)
-        return None if best is None else best[1]
+        best = self._by_metric()
+        return best[0] if best else None
+
+    def resume_step(self, say: Callable[[str], None]) -> int | None:
+        """The newest step that is whole, for a training to go on from; None where nothing was saved yet.
+
+        Damaged ones behind it are renamed, so that the training can save their steps anew, and named in a line.
+
+        Raises:
+          UserError: all are damaged; they stay as they are.
+        """
+        return self._damage.newest_whole(self.steps(), say)
 
     def metadata(self, step: Which) -> dict[str, Any]:
         """The metadata saved with a step. Raises UserError where the step is missing or unreadable."""
@@ -156,9 +164,9 @@ class Checkpoints:
         self.wait()
         if not from_leader(lambda: step not in self.steps() or (replace and self._remove(step))):
             return False
-        leaves = {name: x if isinstance(x, jax.Array) else jnp.asarray(x) for name, x in _named(state).items()}
+        leaves = {name: x if isinstance(x, jax.Array) else jnp.asarray(x) for name, x in named(state).items()}
         record = {
-            "leaves": {name: _describe(x) for name, x in leaves.items()},
+            "leaves": {name: describe(x) for name, x in leaves.items()},
             "metrics": {name: float(value) for name, value in (metrics or {}).items()},
             "metadata": dict(metadata or {}),
         }
@@ -200,7 +208,7 @@ class Checkpoints:
         """Reads a state back, bit for bit.
 
         Args:
-          step: a step, "latest" or "best".
+          step: a step, "latest" or "best". Of the last two, damaged ones are passed over with a warning.
           abstract_state: the state's pytree with ``jax.ShapeDtypeStruct`` (or array) leaves. A leaf's sharding says
             where the array goes; without one it goes to the first device.
 
@@ -233,14 +241,16 @@ class Checkpoints:
         raise AssertionError("unreachable")
 
     def _load(self, step: int, stored: Mapping[str, str], abstract: Any) -> Any:
-        wanted = _named(abstract)
-        shaped = {name: _with_sharding(leaf) for name, leaf in wanted.items()}
-        request = {name: shaped.get(name, ocp.PLACEHOLDER) for name, text in stored.items() if not _empty(text)}
+        wanted = named(abstract)
+        shaped = {name: with_sharding(leaf) for name, leaf in wanted.items()}
+        request = {name: shaped.get(name, ocp.PLACEHOLDER) for name, text in stored.items() if not is_empty(text)}
         loaded: dict[str, Any] = {}
         if any(leaf is not ocp.PLACEHOLDER for leaf in request.values()):
             try:
-                verify(self.folder / str(step))
-                loaded = _named(ocp.load(str(self.folder / str(step)), nested(request)))
+                problem = self._damage.problem(step)
+                if problem is not None:
+                    raise ValueError(problem)
+                loaded = named(ocp.load(str(self.folder / str(step)), nested(request)))
             except Exception as error:
                 raise self._unreadable(step, error) from error
         empty = lambda leaf: jnp.zeros(leaf.shape, leaf.dtype, device=leaf.sharding)  # noqa: E731
@@ -248,7 +258,7 @@ class Checkpoints:
         return jax.tree.unflatten(jax.tree.structure(abstract), leaves)
 
     def _check_fits(self, step: int, stored: Mapping[str, str], abstract: Any, *, partial: bool) -> None:
-        wanted = {name: _describe(leaf) for name, leaf in _named(abstract).items()}
+        wanted = {name: describe(leaf) for name, leaf in named(abstract).items()}
         differences = []
         for name, text in wanted.items():
             if name not in stored:
@@ -271,12 +281,13 @@ class Checkpoints:
         steps = self.steps()
         if which == "latest":
             if steps:
-                return steps[-1]
+                return self._damage.first_whole(steps[::-1])
             raise UserError(f"no checkpoint in {self.folder}")
         if which == "best":
-            step = self.best_step()
-            if step is not None:
-                return step
+            # One whose record can't be read may have been the best: in front, so that it is warned of.
+            ranked = [step for step in steps if self._metrics_or_none(step) is None] + self._by_metric()
+            if self._by_metric():
+                return self._damage.first_whole(ranked)
             seen = sorted({name for step in steps for name in self._metrics_or_none(step) or ()})
             raise UserError(
                 f"no best checkpoint in {self.folder}: none has a finite {self.best_metric!r} "
@@ -286,6 +297,11 @@ class Checkpoints:
             return which
         there = ", ".join(map(str, steps)) or "none"
         raise UserError(f"no checkpoint {which!r} in {self.folder}; there are: {there} (or 'latest', 'best')")
+
+    def _by_metric(self) -> list[int]:
+        """The steps that have a finite ``best_metric``, the best first; of equal ones the earlier."""
+        values = {step: value for step in self.steps() if (value := self._metric(step)) is not None}
+        return sorted(values, key=lambda step: (values[step], step))
 
     def _record(self, step: int) -> dict[str, Any]:
         if step not in self._records:
@@ -336,6 +352,7 @@ class Checkpoints:
             os.rename(self.folder / str(step), doomed)
         shutil.rmtree(doomed, ignore_errors=True)
         self._records.pop(step, None)
+        self._damage.forget(step)
         return True
 
     def _remove_leftovers(self) -> None:
@@ -357,29 +374,6 @@ class Checkpoints:
             else "there is no earlier step"
         )
         return UserError(f"checkpoint step {step} in {self.folder} is unreadable ({reason(error)}); {advice}")
-
-
-def _named(tree: Any) -> dict[str, Any]:
-    """The leaves by path, ``a/b/0``, in the order of flattening."""
-    pairs = jax.tree_util.tree_leaves_with_path(tree)
-    named = {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in pairs}
-    if len(named) != len(pairs):
-        raise ValueError("two leaves of the state have the same path; keys must not contain '/' or mix 0 and '0'")
-    return named
-
-
-def _describe(leaf: Any) -> str:
-    """``float32[3,4]``: what is compared before anything is read."""
-    return f"{jnp.dtype(leaf.dtype).name}[{','.join(map(str, leaf.shape))}]"
-
-
-def _empty(description: str) -> bool:
-    return "0" in description.partition("[")[2].rstrip("]").split(",")
-
-
-def _with_sharding(leaf: Any) -> jax.ShapeDtypeStruct:
-    sharding = getattr(leaf, "sharding", None) or jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    return jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype, sharding=sharding)
 
 
 def _from_orbax_below_warning(record: logging.LogRecord) -> bool:

@@ -170,7 +170,7 @@ class _Loop:
 
     def _start(self, member: Member) -> None:
         example = self.plan.train.gather(np.zeros(1, np.int64))
-        step = from_leader(member.checkpoints.latest_step)
+        step = from_leader(lambda: member.checkpoints.resume_step(member.say))
         if step is None:
             step = 0
             state = self.trainer.init(member.plan.config["seed"], example, member.plan.family.hparams)

@@ -150,3 +150,24 @@ def test_a_second_sigint_leaves_at_once(tmp_path):
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=60)
     assert process.returncode in (-signal.SIGINT, 130)
+
+
+def test_a_damaged_checkpoint_is_set_aside_and_the_run_ends_as_an_undisturbed_one(whole, tmp_path):
+    folder = tmp_path / "run"
+    command = arguments(folder)
+    process = start("train", *command)
+    while len(checkpoint_steps(folder)) < 2:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    earlier, latest = checkpoint_steps(folder)[-2:]
+    largest = max((folder / "checkpoints" / str(latest)).rglob("*"), key=lambda path: path.stat().st_size)
+    data = bytearray(largest.read_bytes())
+    data[len(data) // 2] ^= 1
+    largest.write_bytes(data)
+    answer = run("train", *command)
+    assert answer.status == 0 and answer.err == "", answer
+    assert f"warning: checkpoint step {latest} is damaged" in answer.out and f"using step {earlier}" in answer.out
+    assert (folder / "checkpoints" / f"{latest}.corrupt").is_dir()
+    same_results(folder, whole)

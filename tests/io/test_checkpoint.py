@@ -207,7 +207,7 @@ def damage(path, how: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["truncated", "empty", "gone", "flipped"])
-def test_damaged_file_is_never_restored_as_something_else(tmp_path, how, capfd):
+def test_damaged_file_is_never_restored_as_something_else(tmp_path, how, capfd, caplog):
     state = {"w": jnp.asarray(np.random.default_rng(0).normal(size=(100, 100)), jnp.float32), "n": jnp.int32(1)}
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(1, state)
@@ -219,15 +219,48 @@ def test_damaged_file_is_never_restored_as_something_else(tmp_path, how, capfd):
         whole = path.read_bytes()
         damage(path, how)
         with pytest.raises(UserError, match=f"step 2 in {tmp_path} is unreadable .* step before it is 1") as caught:
-            Checkpoints(tmp_path, read_only=True).restore("latest", abstract(state))
+            Checkpoints(tmp_path, read_only=True).restore(2, abstract(state))
         assert "\n" not in str(caught.value)
+        caplog.clear()
+        found, _ = Checkpoints(tmp_path, read_only=True).restore("latest", abstract(state))
+        assert np.array_equal(found["w"], state["w"])
+        assert [f"checkpoint step 2 in {tmp_path} is damaged (" in line for line in caplog.messages] == [True]
+        assert caplog.messages[0].endswith("using 1")
         path.write_bytes(whole)
-    assert capfd.readouterr() == ("", "")
+    assert capfd.readouterr() == ("", "") and sorted(os.listdir(tmp_path)) == ["1", "2"]
     damage(tmp_path / "2" / "_CHECKPOINT_METADATA", how)
     with Checkpoints(tmp_path, best_metric="loss") as again:  # a broken step stops neither saving nor pruning
         again.save(3, state, {"loss": 1.0})
         again.save(4, state)
     assert again.steps() == [3, 4] and again.best_step() == 3
+
+
+def test_a_training_goes_on_from_the_newest_whole_step_and_keeps_the_damaged_ones(tmp_path):
+    fill(tmp_path, {1: None, 2: None, 3: None}, keep_latest=3)
+    for step in (2, 3):
+        damage(tmp_path / str(step) / "_CHECKPOINT_METADATA", "flipped")
+    said: list[str] = []
+    again = Checkpoints(tmp_path, keep_latest=3)
+    assert again.resume_step(said.append) == 1 and again.steps() == [1]
+    assert [line.partition(" is damaged")[0] for line in said] == [f"warning: checkpoint step {i}" for i in (3, 2)]
+    assert all("using step 1" in line for line in said)
+    assert sorted(os.listdir(tmp_path)) == ["1", "2.corrupt", "3.corrupt"]
+    fill(tmp_path, {2: None}, keep_latest=3)  # the same step, damaged once more
+    damage(tmp_path / "2" / "_CHECKPOINT_METADATA", "truncated")
+    assert Checkpoints(tmp_path).resume_step(said.append) == 1 and (tmp_path / "2.corrupt1").is_dir()
+    damage(tmp_path / "1" / "_CHECKPOINT_METADATA", "empty")
+    with pytest.raises(UserError, match="step 1 is damaged .* and so is every step before it; remove the folder"):
+        Checkpoints(tmp_path).resume_step(said.append)
+    assert (tmp_path / "1").is_dir()
+    assert Checkpoints(tmp_path / "new").resume_step(said.append) is None
+
+
+def test_the_best_is_chosen_among_whole_steps(tmp_path, caplog):
+    fill(tmp_path, {1: 0.5, 2: 0.1, 3: 0.9}, keep_latest=3, best_metric="loss")
+    damage(next(path for path in (tmp_path / "2").rglob("*") if path.parent.name == "d"), "flipped")
+    with Checkpoints(tmp_path, best_metric="loss", read_only=True) as checkpoints:
+        assert checkpoints.restore("best", X)[0]["x"][0] == 1
+    assert "step 2" in caplog.messages[0] and caplog.messages[0].endswith("using 1")
 
 
 def test_step_being_read_is_not_removed(tmp_path):
