@@ -22,6 +22,7 @@ NOT_IMPORTED = {
 }
 # Packages whose module has another name.
 MODULES = {"absl-py": "absl", "orbax-checkpoint": "orbax", "pillow": "PIL", "scikit-learn": "sklearn"}
+ON_DEMAND = ("export", "search", "slurm")  # extras whose absence the commands that need them report
 OURS = {"genjax", "experiments", "configs", "tests", "benchmarks"}
 
 
@@ -47,8 +48,10 @@ def imported(*packages: str) -> dict[str, str]:
 
 
 def test_every_import_is_declared():
-    core, extra = declared(), declared("test", "prepare")
-    missing = {m: place for m, place in imported("genjax", "experiments", "configs").items() if m not in core}
+    core, extra = declared(), declared("test", "prepare", *ON_DEMAND)
+    missing = {m: place for m, place in imported("genjax", "configs").items() if m not in core}
+    on_demand = declared(*ON_DEMAND)
+    missing |= {m: place for m, place in imported("experiments").items() if m not in core and m not in on_demand}
     missing |= {m: place for m, place in imported("tests").items() if m not in core and m not in extra}
     # TensorFlow is only ever asked for by name in an error message or in a function that prepares data.
     missing.pop("tensorflow", None)
@@ -67,7 +70,7 @@ def test_constraints_pin_every_dependency():
     pin = re.compile(r"([a-z0-9-]+)==([\w.]+)(?: ; (?:python_full_version|sys_platform) [<>=!]+ '[\w.]+')?")
     pinned = {match[1]: match[2] for line in lines if (match := pin.fullmatch(line))}
     assert [line for line in lines if not pin.fullmatch(line)] == []
-    wanted = {*declared().values(), *declared("test", "dev", "prepare").values()}
+    wanted = {*declared().values(), *declared("test", "dev", "prepare", *ON_DEMAND).values()}
     assert wanted - set(pinned) == set()
     for name, version in (("jax", "0.10.2"), ("flax", "0.12.8")):
         assert f"{name}=={version} ; python_full_version < '3.12'" in lines
