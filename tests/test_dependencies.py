@@ -49,9 +49,8 @@ def imported(*packages: str) -> dict[str, str]:
 
 def test_every_import_is_declared():
     core, extra = declared(), declared("test", "prepare", *ON_DEMAND)
-    missing = {m: place for m, place in imported("genjax", "configs").items() if m not in core}
-    on_demand = declared(*ON_DEMAND)
-    missing |= {m: place for m, place in imported("experiments").items() if m not in core and m not in on_demand}
+    used = declared() | declared(*ON_DEMAND)
+    missing = {m: place for m, place in imported("genjax", "experiments", "configs").items() if m not in used}
     missing |= {m: place for m, place in imported("tests").items() if m not in core and m not in extra}
     # TensorFlow is only ever asked for by name in an error message or in a function that prepares data.
     missing.pop("tensorflow", None)

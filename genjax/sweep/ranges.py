@@ -63,6 +63,10 @@ class Range:
             number = math.exp(math.log(low) + share * math.log(high / low))
         else:
             number = low + high - math.exp(math.log(low) + (1.0 - share) * math.log(high / low))
+        return self.kept(number)
+
+    def kept(self, number: float) -> float | int:
+        """``number`` as draws are: whole where the range is, else with 6 significant digits, and between the ends."""
         number = round(number) if self.integer else float(f"{number:.{_DIGITS}g}")
         return type(number)(min(max(number, self.low), self.high))
 

@@ -1,4 +1,4 @@
-"""A search: runs that are chosen one by one from the results of those before."""
+"""A search: runs that are chosen one by one from the results of those before; ``study`` carries it out."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import dataclasses
 
 from genjax.sweep.ranges import Space, checked
 from genjax.types import UserError
+
+_ACCEPTED = {"mode": ("max", "min"), "sampler": ("tpe", "random"), "pruner": ("asha", "none")}
+_LEAST = {"trials": 1, "first_rung": 1, "reduction": 2, "startup": 1, "seed": 0}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,9 +19,14 @@ class Search:
       space: what varies.
       metric: a scalar of the log, such as ``"eval/elbo"``.
       mode: "max" or "min".
-      trials: runs in all.
-      sampler: how the next run is chosen.
-      pruner: when a run is stopped early.
+      trials: runs in all; asking for more of them later goes on with the same search.
+      sampler: how the next run is chosen: "tpe", by a tree-structured Parzen estimator (Bergstra et al. 2011), which is
+        a Bayesian search, or "random".
+      pruner: whether a run is stopped early: "asha", by asynchronous successive halving (Li et al. 2020), or "none".
+      first_rung: evaluations after which a run is first compared with the others; further rungs are ``reduction`` times
+        as far each.
+      reduction: of the runs that have come to a rung, the best one in so many goes on.
+      startup: random runs before "tpe" begins.
       seed: of the search's own choices.
 
     Raises:
@@ -31,11 +39,18 @@ class Search:
     trials: int = 50
     sampler: str = "tpe"
     pruner: str = "none"
+    first_rung: int = 1
+    reduction: int = 3
+    startup: int = 10
     seed: int = 0
 
     def __post_init__(self):
         checked(self.space)
-        if self.mode not in ("max", "min"):
-            raise UserError(f"Search: mode={self.mode!r} is unknown; accepted: max, min")
-        if self.trials < 1:
-            raise UserError(f"Search: trials={self.trials}: accepted: 1 or more")
+        for name, accepted in _ACCEPTED.items():
+            if (value := getattr(self, name)) not in accepted:
+                raise UserError(f"Search: {name}={value!r} is unknown; accepted: {', '.join(accepted)}")
+        for name, least in _LEAST.items():
+            if not isinstance(value := getattr(self, name), int) or value < least:
+                raise UserError(f"Search: {name}={value!r}: accepted: {least} or more")
+        if not self.metric:
+            raise UserError("Search: metric='': accepted: a scalar of the log, such as eval/elbo")
