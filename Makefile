@@ -31,7 +31,7 @@ demo: $(VENV)/.ok-core ## train a small model on the CPU and say where its pictu
 test: $(VENV)/.ok-test ## run the tests (ARGS="-m 'not slow'" leaves out the long ones)
 	$(BIN)/python -m pytest $(ARGS)
 
-slurm-test: $(VENV)/.ok-test ## run a sweep through a Slurm started for it (needs slurmctld slurmd slurm-client munge)
+slurm-test: $(VENV)/.ok-test ## train through a Slurm started for it (needs slurmctld slurmd slurm-client munge)
 	$(BIN)/python -m pytest tests/slurm $(ARGS)
 
 lint: $(VENV)/.ok-dev ## check style and format

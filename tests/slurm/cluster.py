@@ -57,8 +57,8 @@ ReturnToService=2
 KillWait={kill_wait}
 InactiveLimit=0
 MinJobAge=300
-NodeName=node NodeHostname=localhost NodeAddr=127.0.0.1 CPUs={cpus} RealMemory=4000 State=UNKNOWN
-PartitionName=main Nodes=node Default=YES MaxTime=INFINITE OverTimeLimit=0 State=UP
+NodeName=localhost NodeAddr=127.0.0.1 CPUs={cpus} RealMemory=4000 State=UNKNOWN
+PartitionName=main Nodes=localhost Default=YES MaxTime=INFINITE OverTimeLimit=0 State=UP
 """
 
 
@@ -106,7 +106,7 @@ def cluster(cpus: int = 4, kill_wait: int = 30) -> Iterator[dict[str, str]]:
         _daemon(stack, munged, folder, variables, lambda: (folder / "munge.socket").exists())
         _daemon(stack, ["slurmctld", "-D", "-c"], folder, variables, lambda: _answers(variables, "scontrol", "ping"))
         idle = lambda: _answers(variables, "sinfo", "--noheader", "--format=%T", wanted="idle")  # noqa: E731
-        _daemon(stack, ["slurmd", "-D", "-N", "node"], folder, variables, idle)
+        _daemon(stack, ["slurmd", "-D", "-N", "localhost"], folder, variables, idle)
         stack.callback(_end_jobs, variables)
         yield variables
 
