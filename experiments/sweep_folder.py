@@ -63,17 +63,12 @@ class SweepRun:
     def reason(self) -> str:
         """Why it stopped, diverged or failed, in one line; empty in other states."""
         workdir = self.workdir
-        if (state := self.state) == "diverged":
-            return read_json(workdir.diverged)["message"]
-        return (
-            read_json({"stopped": workdir.stopped, "failed": workdir.failure}[state])["reason"]
-            if state
-            in (
-                "stopped",
-                "failed",
-            )
-            else ""
-        )
+        said = {"stopped": (workdir.stopped, "reason"), "failed": (workdir.failure, "reason")}
+        said["diverged"] = workdir.diverged, "message"
+        if (state := self.state) not in said:
+            return ""
+        path, key = said[state]
+        return read_json(path)[key]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -38,10 +38,8 @@ _PACKAGES = (
     "pillow",
 )
 POPULATION = "population.json"  # in a folder whose folders are the members of a population
-_ADDED = {
-    "checkpoint": {"keep": ""},
-    "accelerator": {"fsdp": 1, "tensor": 1},
-}  # settings that older runs' configs lack, with what those runs did
+# Settings that older runs' configs lack, with what those runs did.
+_ADDED = {"checkpoint": {"keep": ""}, "accelerator": {"fsdp": 1, "tensor": 1}}
 _SHOWN = 5  # differing config keys named in one message
 _MISSING = object()
 
