@@ -11,7 +11,6 @@ process that started them, however it ends.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import getpass
 import os
 import shutil
@@ -24,9 +23,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scontrol", "scancel")
+PROGRAMS = ("setpriv", "munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scontrol", "scancel")
 _SEARCH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])  # where daemons are; not on every PATH
-_PR_SET_PDEATHSIG = 1
 
 # Jobs of any size share the CPUs that are said to be here, whether or not the machine has them. A requeued job waits
 # until its credential has expired (cred_expire). A job told to stop has KillWait seconds for its last checkpoint.
@@ -126,12 +124,12 @@ def _daemon(
     log = folder / f"{command[0]}.out"
     with open(log, "wb") as output:
         process = subprocess.Popen(
-            [str(shutil.which(command[0], path=_SEARCH)), *command[1:]],
+            # Without a fork of this interpreter (preexec_fn), which is not safe beside jax's threads.
+            ["setpriv", "--pdeathsig", "TERM", str(shutil.which(command[0], path=_SEARCH)), *command[1:]],
             env=os.environ | variables,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            preexec_fn=_end_with_parent,
         )
     stack.callback(_end, process)
     deadline = time.monotonic() + 30
@@ -140,10 +138,6 @@ def _daemon(
             state = "does not answer" if process.poll() is None else f"ended with {process.returncode}"
             raise RuntimeError(f"{command[0]} {state}:\n{log.read_text(errors='replace')[-2000:]}")
         time.sleep(0.1)
-
-
-def _end_with_parent() -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _end(process: subprocess.Popen) -> None:
