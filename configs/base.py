@@ -25,6 +25,13 @@ def base(args: Args) -> ConfigDict:
                 "best": "",  # metric that chooses the best checkpoint, such as eval/accuracy; empty for none
                 "mode": "max",
             },
+            "divergence": {  # a metric that is not finite, or a gradient past its limit
+                "policy": "stop",  # or "rollback": back to the last checkpoint and on another way
+                "max_grad_norm": 0.0,  # before clipping, of each network; 0 for no limit
+                "rollbacks": 3,  # of one run at most
+                "rate_factor": 0.5,  # on the learning rates, at each rollback
+                "reseed": True,  # another order of data and other noise after a rollback
+            },
             "accelerator": accelerator(args.accelerator),
         }
     )

@@ -19,6 +19,7 @@ from genjax.data.base import Source, in_memory
 from genjax.evaluators import EVALUATORS
 from genjax.families import FAMILIES, Entry
 from genjax.families.base import Family, Optimizer
+from genjax.train.divergence import Divergence
 from genjax.train.duration import to_steps
 from genjax.train.optim import OPTIMIZERS
 from genjax.train.plan import Experiment, Scheduled
@@ -60,6 +61,7 @@ def experiment(config: Mapping[str, Any]) -> Experiment:
         log_every=to_steps(config["log_every"], "log_every", **cadence),
         checkpoint_every=to_steps(config["checkpoint"]["every"], "checkpoint.every", **cadence),
         keep_every=to_steps(kept, "checkpoint.keep", **cadence) if kept else None,
+        divergence=construct("divergence", Divergence, config["divergence"]),
     )
 
 
@@ -342,6 +344,7 @@ def _check_sections(config: Mapping[str, Any]) -> None:
             "evaluators": dict,
             "eval_batch_size": int,
             "checkpoint": dict,
+            "divergence": dict,
             "accelerator": dict,
         },
         "data.": {"source": str, "train": str, "test": str, "augment": tuple, "options": dict},

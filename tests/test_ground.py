@@ -173,6 +173,7 @@ def config(files):
             "optim": ADAM if family != "gan" else {"generator": ADAM, "discriminator": ADAM},
             "evaluators": {"eval": {"name": "mean", "every": "1 epochs"}},
             "checkpoint": {"every": "50%", "keep": "", "best": "", "mode": "max"},
+            "divergence": {"policy": "stop"},
             "accelerator": accelerator,
         }  # fmt: skip
         sections = copy.deepcopy(sections)

@@ -2,7 +2,8 @@
 
 A work folder holds ``config.json``, ``environment.json``, ``checkpoints/``, ``tensorboard/``, ``metrics.jsonl``,
 ``images/`` and ``evaluation.json``; ``diverged.json`` where training could not go on. A sweep leaves ``failure.json``
-where a run could not be trained and ``stopped.json`` where it was not worth going on with.
+where a run could not be trained and ``stopped.json`` where it was not worth going on with. ``rollbacks.json`` is there
+where training went back to a checkpoint and on another way.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ _PACKAGES = (
 POPULATION = "population.json"  # in a folder whose folders are the members of a population
 # Settings that older runs' configs lack, with what those runs did.
 _ADDED = {"checkpoint": {"keep": ""}, "accelerator": {"fsdp": 1, "tensor": 1}}
+_STOP = {"policy": "stop", "max_grad_norm": 0.0, "rollbacks": 3, "rate_factor": 0.5, "reseed": True}
 _SHOWN = 5  # differing config keys named in one message
 _MISSING = object()
 
@@ -64,6 +66,7 @@ class Workdir:
     images = property(lambda self: self.path / "images", doc="Folder of PNG files.")
     evaluation = property(lambda self: self.path / "evaluation.json", doc="Results and how they were measured.")
     diverged = property(lambda self: self.path / "diverged.json", doc="Where training met a number that is not finite.")
+    rollbacks = property(lambda self: self.path / "rollbacks.json", doc="How often training went back, and why.")
     failure = property(lambda self: self.path / "failure.json", doc="Why a sweep could not train the run.")
     stopped = property(lambda self: self.path / "stopped.json", doc="Why a sweep stopped the run early.")
     lock = property(lambda self: self.path / ".lock", doc="Held by the training that writes here.")
@@ -150,6 +153,8 @@ class Workdir:
         for section, settings in _ADDED.items():
             if section in config and isinstance(config[section], dict):
                 config[section] = {**settings, **config[section]}
+        if "checkpoint" in config:  # a config of a training, not of something else that has a folder
+            config.setdefault("divergence", _STOP)
         return config
 
     def write_environment(self) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from genjax.io.leader import from_leader, is_leader
 from genjax.io.workdir import Workdir
 from genjax.train.compilation import Compilation
 from genjax.train.cost import Cost
+from genjax.train.divergence import evidence
 from genjax.train.feed import make_feeds
 from genjax.train.interrupt import Interrupt
 from genjax.train.member import Member
@@ -28,7 +29,7 @@ from genjax.train.steps import Trainer, compile_functions
 
 
 class DivergedError(Exception):
-    """A training metric is not finite; the message names it and the step."""
+    """Training could not go on; the message names the metric that says so, and the step."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +52,8 @@ def train(plan: Experiment, workdir: Workdir, mesh: Mesh, started: float | None 
       The interruption, whose ``signal`` is None when the run is finished.
 
     Raises:
-      DivergedError: a metric became NaN or infinite; checkpoints from before are kept.
+      DivergedError: a metric became NaN or infinite, or a gradient too large, and the config's policy was to stop, or
+        nothing it did against it helped; checkpoints from before are kept.
       UserError: a checkpoint does not fit or an image can't be read.
     """
     outcome = train_population({"": plan}, [workdir], mesh, started=started)
@@ -70,7 +72,7 @@ def train_population(
     """Trains every member to the end or to an interruption, each continuing from its own latest checkpoint.
 
     Members that stand at the same step advance side by side; one that is behind catches up first. One that diverges
-    stops, is marked in its folder, and leaves the others alone.
+    stops, is marked in its folder, and leaves the others alone; or goes back, and then is one that is behind.
 
     Args:
       plans: by name; they differ only in what is in ``state.hparams`` (``build.population`` sees to that).
@@ -108,10 +110,10 @@ class _Loop:
         self.progress: Progress | None = None
         self.plan, self.mesh, self.together, self.interrupt = next(iter(plans.values())), mesh, together, interrupt
         plan = self.plan
-        self.trainer = Trainer(plan.family, mesh, len(plan.train), plan.augment)
-        self.advancing = (
-            Trainer(plan.family, mesh, len(plan.train), plan.augment, members=True) if together else self.trainer
-        )
+        make = functools.partial(Trainer, plan.family, mesh, len(plan.train), plan.augment)
+        limit = plan.divergence.max_grad_norm
+        self.trainer = make(max_grad_norm=limit)
+        self.advancing = make(members=True, max_grad_norm=limit) if together else self.trainer
         self.functions = compile_functions(plan.family, mesh)
         self.cadences = plan.cadences()
         self.cost = Cost(plan.config["accelerator"]["compute_dtype"], mesh.size)
@@ -146,12 +148,17 @@ class _Loop:
                 member.say(member.diverged or f"this run is finished: step {total} of {total}")
             return
         for member in unfinished:
-            self._start(member)
+            step = self._start(member)
+            if step:
+                member.say(f"continuing from step {step} of {self.plan.total_steps}")
         if is_leader():
             self.progress = Progress(self.plan.total_steps, min(self.steps.values()))
         self._describe()
         while self.interrupt.signal is None and (behind := self._next_group()):
             self._run_group(behind)
+            for member in behind:
+                if member.setback and self.interrupt.signal is None:
+                    self._start(member)
         for member in unfinished:
             if self.interrupt.signal is None and not member.diverged:
                 self._finish(member)
@@ -168,17 +175,19 @@ class _Loop:
 
     # Members on their own.
 
-    def _start(self, member: Member) -> None:
+    def _start(self, member: Member) -> int:
+        """Takes a member over at its latest checkpoint, or from the beginning; gives the step."""
         example = self.plan.train.gather(np.zeros(1, np.int64))
         step = from_leader(lambda: member.checkpoints.resume_step(member.say))
         if step is None:
             step = 0
             state = self.trainer.init(member.plan.config["seed"], example, member.plan.family.hparams)
+            state = member.begin(state, self.mesh)
         else:
-            state = member.resume(step, self.trainer.abstract_state(example))
-            member.say(f"continuing from step {step} of {self.plan.total_steps}")
+            state = member.resume(step, self.trainer.abstract_state(example), self.mesh)
         member.open(step, state)
         self.states[member.name], self.steps[member.name], self.resumed[member.name] = state, step, step
+        return step
 
     def _state(self, member: Member) -> TrainState:
         if self.running is not None and member in self.group:
@@ -200,10 +209,11 @@ class _Loop:
         return member.evaluate(step, state, self.functions, self.mesh, list(evaluators), self.interrupt.agree, logged)
 
     def _leave(self, members: Sequence[Member]) -> None:
-        """Saves what an interruption would lose."""
+        """Saves what an interruption would lose; one that is to go back has all it needs in its folder."""
         assert self.interrupt.signal is not None
         for member in members:
-            member.save(self.steps[member.name], self._state(member), {})
+            if not member.setback:
+                member.save(self.steps[member.name], self._state(member), {})
             member.checkpoints.wait()
         if members:
             self._say(
@@ -248,7 +258,8 @@ class _Loop:
             if self.step > 0 and not member.evaluated:
                 self._due(member)
         for _, count in steps():
-            if self.interrupt.signal is not None or all(member.diverged for member in group):
+            settled = all(member.diverged for member in group) or any(member.setback for member in group)
+            if self.interrupt.signal is not None or settled:
                 break
             self._advance(count)
         self._read_pending()
@@ -260,7 +271,7 @@ class _Loop:
     def _advance(self, count: int) -> None:
         """One compiled call, then what is due; the metrics of the call before are read while this one runs."""
         assert self.running is not None
-        metrics = self.running.run(count, [not member.diverged for member in self.group])
+        metrics = self.running.run(count, [not member.halted for member in self.group])
         self.interrupt.agree()
         first = not self.compilation.reported
         if first:
@@ -283,15 +294,19 @@ class _Loop:
         self.window_begin += time.monotonic() - start  # the time of duties does not count as training speed
 
     def _read_pending(self) -> None:
-        """Brings the last call's metrics to the host; a member whose metrics are not finite goes no further."""
+        """Brings the last call's metrics to the host; a member that has diverged goes no further."""
         if self.pending is None:
             return
+        assert self.running is not None
         (step, metrics), self.pending = self.pending, None
-        for member, read in zip(self.group, metrics, strict=True):
-            if not member.diverged and (values := read()):
-                member.read(step, values)
-                if member.diverged and member.name:
-                    member.say(member.diverged)
+        for i, (member, read) in enumerate(zip(self.group, metrics, strict=True)):
+            if member.halted or not (values := read()) or (found := member.read(step, values)) is None:
+                continue
+            state = self.running.state(i)
+            indices = self.trainer.indices(int(state.hparams["seed"]), found[0] - 1, np)
+            member.diverge(*found, evidence(state, found[0], indices, member.history))
+            if member.diverged and member.name:
+                member.say(member.diverged)
 
     def _log(self) -> None:
         self._read_pending()
@@ -299,9 +314,9 @@ class _Loop:
         rate = self.timed / seconds  # steps per second, of each member
         examples = self.plan.family.examples_per_step
         # Of everything the device does: the members' programs, or the one program of them all.
-        flops = self.advancing.flops * (1 if self.together else sum(not member.diverged for member in self.group))
+        flops = self.advancing.flops * (1 if self.together else sum(not member.halted for member in self.group))
         speed = self.cost.speed(rate, rate * examples, flops) if self.timed else {}
-        means = [member.log(self.step, speed) for member in self.group if not member.diverged]
+        means = [member.log(self.step, speed) for member in self.group if not member.halted]
         if self.timed and means and self.progress is not None:
             left = (self.plan.total_steps - self.step) / rate
             headline = {name: float(np.mean([m[name] for m in means])) for name in self.plan.family.headline}
@@ -319,7 +334,7 @@ class _Loop:
         scalars: dict[str, float] = {}
         if due and not done:  # at the end every evaluator runs, in _finish
             self._read_pending()
-            if member.diverged:
+            if member.halted:
                 return
             try:
                 scalars, _ = self._evaluate(member, due, logged=False)
@@ -329,8 +344,8 @@ class _Loop:
         again = self.step == self.resumed[member.name]  # the state is saved, without these evaluations
         best_seen = self.plan.config["checkpoint"]["best"] in scalars
         if not done and (best_seen or again or self.plan.saves(self.step)):
-            self._read_pending()  # a state whose metrics are not finite must not be saved
-            if member.diverged:
+            self._read_pending()  # a state that has diverged must not be saved
+            if member.halted:
                 return
             member.save(self.step, self._state(member), scalars, replace=again)
             if len(self.members) > 1:

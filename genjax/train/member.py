@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,10 @@ from genjax.evaluators.base import Report
 from genjax.families.base import TrainState
 from genjax.io.checkpoint import Checkpoints
 from genjax.io.images import save_png
+from genjax.io.leader import from_leader
 from genjax.io.workdir import Workdir, read_json, write_json
 from genjax.io.writer import Silent, Writer
+from genjax.train.divergence import FLAG, HISTORY, Journal, first_flagged, reseeded
 from genjax.train.evaluation import context_of, evaluate, weights_of
 from genjax.train.plan import Experiment, Scheduled
 from genjax.train.progress import numbers
@@ -49,7 +52,9 @@ class Member:
 
     Attributes:
       evaluated: whether the evaluations due at the present step are done and in the log.
-      diverged: the line that says so, empty while all metrics are finite.
+      diverged: the line that says so, empty while training can go on.
+      setback: whether this run goes back to its last checkpoint before it advances again.
+      history: the last steps, with their metrics.
     """
 
     def __init__(self, plan: Experiment, workdir: Workdir, name: str, say: Callable[[str], None]):
@@ -63,7 +68,9 @@ class Member:
         self._counted = 0  # steps in them
         self._described = False  # whether TensorBoard's HParams table has this run
         self._writer: Writer | None = None
-        self.evaluated = False
+        self.journal = Journal(workdir.rollbacks, workdir.writes)
+        self.history: deque[tuple[int, dict[str, float]]] = deque(maxlen=HISTORY)
+        self.evaluated = self.setback = False
         self.diverged = read_json(workdir.diverged)["message"] if name and workdir.diverged.exists() else ""
 
     def say(self, line: str) -> None:
@@ -71,17 +78,26 @@ class Member:
 
     # From the start to the end of a process.
 
-    def resume(self, step: int, abstract: TrainState) -> TrainState:
-        """The state saved at ``step``."""
+    def resume(self, step: int, abstract: TrainState, mesh: Mesh) -> TrainState:
+        """The state saved at ``step``, and what the rollbacks since made of it."""
         state, metadata = self.checkpoints.restore(step, abstract)
         self._seconds, self.evaluated = metadata["seconds"], metadata["evaluated"]
         self._evaluating = metadata.get("evaluating", 0.0)  # not in checkpoints of earlier versions
         self._sums, self._counted = metadata["sums"], metadata["counted"]
-        return state
+        return self.journal.resume(step, metadata.get("rollbacks", 0), state, mesh)
+
+    def begin(self, state: TrainState, mesh: Mesh) -> TrainState:
+        """The state before the first step, from which a run may also have to go on another way."""
+        self._seconds, self._evaluating, self._sums, self._counted = 0.0, 0.0, {}, 0
+        self.evaluated = self._described = False
+        return self.journal.resume(0, 0, state, mesh)
 
     def open(self, step: int, state: TrainState) -> None:
         """Opens the log, without what was logged after ``step``."""
-        self._begin = time.monotonic()
+        self._begin, self.setback = time.monotonic(), False
+        self.history.clear()
+        if self._writer is not None:
+            self._writer.close()
         writes = self.workdir.writes
         self._writer = Writer(self.workdir.path, resume_step=step if step else None) if writes else Silent()
         if step == 0:
@@ -94,6 +110,11 @@ class Member:
     def writer(self) -> Writer:
         assert self._writer is not None, "the log is not open"
         return self._writer
+
+    @property
+    def halted(self) -> bool:
+        """Whether the state that it has is not to be used: it has diverged, for good or until it has gone back."""
+        return self.setback or bool(self.diverged)
 
     @property
     def seconds(self) -> float:
@@ -112,27 +133,47 @@ class Member:
 
     # Training metrics.
 
-    def read(self, step: int, metrics: Mapping[str, np.ndarray]) -> None:
-        """Counts the metrics ``[count]`` of the steps up to ``step``; the first that is not finite marks the run."""
-        count = len(next(iter(metrics.values())))
-        values = {name: np.asarray(value, np.float64) for name, value in metrics.items()}
-        bad = {name: value for name, value in values.items() if not np.isfinite(value).all()}
-        if bad:
-            at = {name: int(np.flatnonzero(~np.isfinite(value))[0]) for name, value in bad.items()}
-            first = min(at.values())
-            self._diverge(step - count + first + 1, {name: bad[name][first] for name in bad if at[name] == first})
-            return
+    def read(self, step: int, metrics: Mapping[str, np.ndarray]) -> tuple[int, dict[str, float]] | None:
+        """Counts the metrics ``[count]`` of the steps up to ``step``, ``FLAG`` among them.
+
+        Returns:
+          The first step at which training can't go on, with the metrics that say so; None where it can.
+        """
+        count = len(metrics[FLAG])
+        values = {name: np.asarray(value, np.float64) for name, value in metrics.items() if name != FLAG}
+        found = first_flagged(metrics, self.plan.divergence.max_grad_norm)
+        good = count if found is None else found[0] + 1
+        for i in range(max(0, good - HISTORY), good):
+            self.history.append((step - count + i + 1, {name: float(value[i]) for name, value in values.items()}))
+        if found is not None:
+            return step - count + found[0] + 1, found[1]
         for name, value in values.items():  # one by one, so that the sum does not depend on how steps were grouped
             self._sums[name] = sum(value.tolist(), self._sums.get(name, 0.0))
         self._counted += count
+        return None
 
-    def _diverge(self, step: int, values: Mapping[str, float]) -> None:
+    def diverge(self, step: int, bad: Mapping[str, float], evidence: Mapping[str, Any]) -> None:
+        """Ends this run, or makes it go back, as its config says, and writes down why."""
         self.checkpoints.wait()
+        rule, behind = self.plan.divergence, len(self.journal.entries)
+        limit = f" (max_grad_norm is {rule.max_grad_norm:g})" if all(map(math.isfinite, bad.values())) else ""
+        found = f"step {step}: {numbers(bad)}{limit}"
+        if rule.policy == "rollback" and behind < rule.rollbacks:
+            to = from_leader(lambda: self.checkpoints.resume_step(self.say)) or 0
+            seed = reseeded(self.plan.config["seed"], behind + 1) if rule.reseed else evidence["seed"]
+            entry = {"step": step, "to": to, "seed": seed, "rate_factor": rule.rate_factor, "reason": found}
+            self.journal.append({**entry, "evidence": evidence})
+            self.setback = True
+            how = [f"learning rates times {rule.rate_factor:g}"] if rule.rate_factor != 1 else []
+            how += [f"seed {seed}"] if rule.reseed else []
+            self.say(f"{found}; rollback {behind + 1} of {rule.rollbacks} to step {to}, with {' and '.join(how)}")
+            return
         latest = self.checkpoints.latest_step()
         saved = "No checkpoint was saved before" if latest is None else f"The last checkpoint is step {latest}"
-        self.diverged = f"step {step}: {numbers(values)}; training stopped. {saved}; try a lower learning rate"
-        metrics = {name: str(value) for name, value in values.items()}
-        self._record(self.workdir.diverged, {"step": step, "metrics": metrics, "message": self.diverged})
+        tried = f" after {behind} rollbacks" if behind else ""
+        self.diverged = f"{found}; training stopped{tried}. {saved}; try a lower learning rate"
+        record = {"step": step, "metrics": bad, "message": self.diverged, "evidence": evidence}
+        self._record(self.workdir.diverged, record)
 
     def log(self, step: int, speed: Mapping[str, float]) -> dict[str, float]:
         """Writes the means over the steps since the last log, with ``speed``, and returns them."""
@@ -193,6 +234,7 @@ class Member:
             "evaluating": self._evaluating,
             "sums": self._sums,
             "counted": self._counted,
+            "rollbacks": len(self.journal.entries),
         }
         self.checkpoints.save(step, state, dict(scalars), metadata, replace=replace)
 
@@ -214,6 +256,8 @@ class Member:
         self.checkpoints.wait()  # before the long ones, so that nothing trained can be lost
         _, more_protocols = evaluate([s for s in self.plan.evaluators if s.every is None], logged=False)
         record = evaluation_record(self.plan, state, "latest", protocols | more_protocols)
+        if self.journal.entries:
+            record["rollbacks"] = len(self.journal.entries)
         times = {"training_seconds": round(trained, 1), "evaluation_seconds": round(self._evaluating, 1)}
         self._record(self.workdir.evaluation, record | times | {"finished": True})
 

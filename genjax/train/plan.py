@@ -9,6 +9,7 @@ from typing import Any
 from genjax.data.base import Source
 from genjax.evaluators.base import Evaluator
 from genjax.families.base import Family
+from genjax.train.divergence import Divergence
 from genjax.types import Array, Key
 
 
@@ -33,6 +34,7 @@ class Experiment:
       evaluators: in the order of the config.
       total_steps, log_every, checkpoint_every: in steps.
       keep_every: in steps; checkpoints at its multiples are kept for good. None for none.
+      divergence: what to do where training can't go on.
     """
 
     config: dict[str, Any]
@@ -45,6 +47,7 @@ class Experiment:
     log_every: int
     checkpoint_every: int
     keep_every: int | None = None
+    divergence: Divergence = Divergence()  # noqa: RUF009 (frozen)
 
     def cadences(self) -> tuple[int, ...]:
         """Every number of steps after which something is due besides training."""

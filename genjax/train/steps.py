@@ -17,6 +17,7 @@ from genjax import rng
 from genjax.data.order import batch_indices
 from genjax.families.base import Family, TrainState
 from genjax.train.compilation import compiler_options
+from genjax.train.divergence import FLAG, flagged
 from genjax.train.flops import step_flops
 from genjax.train.sharding import batch_parts, check_divisible, gathered, over_data, put, replicated, state_shardings
 from genjax.types import Array, Batch, Metrics, UserError
@@ -65,22 +66,31 @@ class Trainer:
       augment: ``(key, images uint8 [N,H,W,C]) -> images``.
       members: whether the states, streamed batches and metrics of ``run_...`` have a leading axis of members, which
         one program trains together; ``init`` and ``abstract_state`` are of a single one nevertheless.
+      max_grad_norm: above which a gradient counts as divergence; 0 for no limit.
 
     Raises:
       UserError: the slices can't be divided over the devices.
     """
 
-    def __init__(self, family: Family, mesh: Mesh, train_size: int, augment: Augment, members: bool = False):
+    def __init__(
+        self,
+        family: Family,
+        mesh: Mesh,
+        train_size: int,
+        augment: Augment,
+        members: bool = False,
+        max_grad_norm: float = 0.0,
+    ):
         parts = batch_parts(mesh)
         if family.slice_size % parts:
             raise UserError(
                 f"a batch of {family.slice_size} can't be split over {parts} devices; use a multiple of {parts}"
             )
         self.family, self.mesh, self.train_size, self.augment = family, mesh, train_size, augment
-        self.members = members
+        self.members, self.max_grad_norm = members, max_grad_norm
         self.flops = 0.0  # of one step, once a program is compiled; see _count
         self._init: Callable | None = None
-        self._programs: dict[tuple[str, int], Callable] = {}
+        self._programs: dict[tuple[str, int, tuple[int, ...]], Callable] = {}
 
     def _initial_state(self, seed: Array, batch: Batch) -> TrainState:
         state = self.family.init(rng.stream(rng.root(seed), "init"), batch)
@@ -120,7 +130,10 @@ class Trainer:
         return batch_indices(seed, step, self.family.examples_per_step, self.train_size, xp)
 
     def run_resident(self, state: TrainState, data: Batch, steps: int) -> tuple[TrainState, Metrics]:
-        """``steps`` steps in one call, gathering from the whole split on the device; metrics are ``[steps]``."""
+        """``steps`` steps in one call, gathering from the whole split on the device; metrics are ``[steps]``.
+
+        Besides the family's there is ``divergence.FLAG``, whether training can go on.
+        """
         function = functools.partial(self._run_resident, steps=steps)
         return self._call(("resident", steps), function, (0, None), state, data)
 
@@ -130,10 +143,11 @@ class Trainer:
         return self._call(("streamed", steps), self._run_streamed, (0, 0), state, dict(batches))
 
     def _call(self, name: tuple[str, int], function: Callable, axes: tuple, *args: Any) -> tuple[TrainState, Metrics]:
-        """Runs the program of that name, compiling it before its first call."""
-        if name not in self._programs:
-            self._programs[name] = self._compile(function, axes, name[1], *args)
-        return self._programs[name](*args)
+        """Runs the program of that name, for as many members as there are, compiling it before its first call."""
+        key = (*name, args[0].step.shape)
+        if key not in self._programs:
+            self._programs[key] = self._compile(function, axes, name[1], *args)
+        return self._programs[key](*args)
 
     def _compile(self, function: Callable, axes: tuple, steps: int, *args: Any) -> jax.stages.Compiled:
         """Ahead of time, so that a program can be asked what it costs without being compiled a second time."""
@@ -174,7 +188,7 @@ class Trainer:
         return _scan(self._step, state, dict(batches), jax.tree.leaves(batches)[0].shape[0])
 
     def _step(self, state: TrainState, batch: Mapping[str, Array]) -> tuple[TrainState, Metrics]:
-        """One training step on ``[M * B, ...]``: augment, cut into slices, spread over the devices, update."""
+        """One training step on ``[M * B, ...]``: augment, cut into slices, spread over the devices, update, judge."""
         key = rng.step_key(rng.root(state.hparams["seed"]), state.step)
         batch = {**batch, "image": self.augment(rng.stream(key, "augment"), batch["image"])}
         shape = (self.family.microbatches, self.family.slice_size)
@@ -182,7 +196,8 @@ class Trainer:
         if self.mesh.size > 1:
             batch = jax.lax.with_sharding_constraint(batch, over_data(self.mesh, axis=1))
         used = {name: gathered(getattr(state, name), self.mesh) for name in ("params", "collections", "frozen")}
-        return self.family.train_step(state.replace(**used), batch, rng.stream(key, "train"))
+        state, metrics = self.family.train_step(state.replace(**used), batch, rng.stream(key, "train"))
+        return state, metrics | {FLAG: flagged(metrics, self.max_grad_norm)}
 
 
 def _device_part(batch: Batch) -> Batch:

@@ -70,7 +70,8 @@ def test_different_config_names_the_keys_and_touches_nothing(tmp_path):
 
 def test_a_run_from_before_a_setting_has_what_it_did(tmp_path):
     older = {"checkpoint": {"every": "1 epochs", "best": ""}, "seed": 0}
-    newer = {**older, "checkpoint": {**older["checkpoint"], "keep": ""}}
+    stop = {"policy": "stop", "max_grad_norm": 0.0, "rollbacks": 3, "rate_factor": 0.5, "reseed": True}
+    newer = {**older, "checkpoint": {**older["checkpoint"], "keep": ""}, "divergence": stop}
     Workdir.open_for_training(tmp_path, older).close()
     before = (tmp_path / "config.json").read_bytes()
     assert Workdir.open(tmp_path).read_config() == newer
