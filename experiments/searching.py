@@ -1,0 +1,141 @@
+"""A search as a queue of runs: each is proposed from what the others have reached, and hopeless ones are stopped.
+
+The study lies in ``search.db`` of the sweep's folder, so that the same command goes on with the same history.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+from ml_collections import ConfigDict
+
+from experiments import sweeping
+from experiments.executors.base import Verdict, failed
+from experiments.sweep_folder import ENDED, Sweep, SweepRun
+from genjax.io.writer import read_metrics
+from genjax.sweep import Search
+from genjax.sweep.study import Study, Trial
+from genjax.types import UserError
+
+STUDY = "search.db"
+
+
+class Searched:
+    """The ``Queue`` of a search.
+
+    Args:
+      sweep: its folder, which exists and is locked.
+      search: what to look for.
+      config: of all runs.
+      say: prints a line.
+
+    Attributes:
+      sweep: with the runs that were proposed so far.
+
+    Raises:
+      UserError: Optuna is not installed, or the folder holds another search.
+    """
+
+    def __init__(self, sweep: Sweep, search: Search, config: ConfigDict, say: Callable[[str], None] = print):
+        self.sweep, self._search, self._config, self._say = sweep, search, config, say
+        self._study = Study(search, sweep.path / STUDY)
+        self._trials: dict[str, list[int]] = {}  # that are unfinished, of each run
+        self._sizes: dict[str, int] = {}  # of the logs when they were read last
+        self._refusal = ""
+        self._left = [run for trial in self._study.unfinished() if (run := self._of(trial)) is not None]
+
+    def take(self) -> SweepRun | None:
+        """The next run: one that was interrupted or failed before, or a new proposal while there are to be more."""
+        if self._left:
+            return self._left.pop(0)
+        while not self._refusal and len(self._study) < self._search.trials:
+            run = self._of(self._study.ask())
+            if run is not None:
+                return run
+        return None
+
+    def _of(self, trial: Trial) -> SweepRun | None:
+        """The run of a proposal, added to the sweep; None where there is nothing to train."""
+        self.sweep, (run,) = self.sweep.with_runs([trial.overrides])
+        self.sweep.write()
+        trains = run.name in self._trials  # proposed twice, as a space of few choices makes it
+        self._trials.setdefault(run.name, []).append(trial.number)
+        if trains:
+            return None
+        if run.state in ENDED:  # trained before, or the command was killed before it could say so
+            self.ended(run)
+            return None
+        try:
+            sweeping.checked(self._config, [run])
+        except UserError as error:
+            failed(run, str(error), 2)
+            self._say(f"failed: {run.name}: {error}")
+            return None
+        return run
+
+    def everything(self) -> Sequence[SweepRun]:
+        raise UserError("the runs of a search are not known beforehand; accepted: --executor=local")
+
+    def verdict(self, run: SweepRun) -> Verdict | None:
+        """Whether a run that trains is hopeless, by what it has logged since it was asked last."""
+        path = run.workdir.metrics
+        size = path.stat().st_size if path.exists() else 0
+        if size == self._sizes.get(run.name, 0):
+            return None
+        self._sizes[run.name] = size
+        found = self._logged(run)
+        at = self._study.report(self._trials[run.name][0], [value for _, value in found])
+        if at is None:
+            return None
+        step, value = found[at - 1]
+        share = f"the best {1 / self._search.reduction:.0%} of the runs that came as far"
+        return Verdict(f"{self._search.metric} {value:.5g} at step {step} is not among {share}", step)
+
+    def ended(self, run: SweepRun) -> None:
+        """Tells the study how a run ended; one that failed or was interrupted stays to be tried again."""
+        state, found = run.state, self._logged(run)
+        if state not in ENDED:
+            return
+        if state == "finished" and not found:
+            self._refuse(run)
+            return
+        for number in self._trials.pop(run.name, []):
+            if state == "finished":
+                self._study.finish(number, found[-1][1])
+            else:
+                self._study.prune(number)
+
+    def _refuse(self, run: SweepRun) -> None:
+        """Proposes nothing more, for the metric is none."""
+        names = {name for record in read_metrics(run.workdir.metrics) for name in record}
+        there = ", ".join(sorted(name for name in names if name.startswith("eval/"))) or "none of eval/"
+        self._refusal = f"the search is for {self._search.metric}, which no run logs; accepted: {there}"
+
+    def _logged(self, run: SweepRun) -> list[tuple[int, float]]:
+        """The metric at each evaluation so far, with its step."""
+        try:
+            records = read_metrics(run.workdir.metrics)
+        except UserError:
+            return []
+        return [(record["step"], record[self._search.metric]) for record in records if self._search.metric in record]
+
+    def close(self) -> None:
+        """Says which run is the best so far. Raises UserError where the search was for a metric that is none."""
+        if self._refusal:
+            raise UserError(self._refusal)
+        logged = {run.name: self._logged(run) for run in self.sweep.runs if run.state == "finished"}
+        last = {name: found[-1][1] for name, found in logged.items() if found and math.isfinite(found[-1][1])}
+        if last:
+            name, value = {"max": max, "min": min}[self._search.mode](last.items(), key=lambda item: item[1])
+            self._say(f"best: {name} ({self._search.metric} {value:.5g}) of {len(self._study)} trials")
+
+
+def checked(search: Search, config: ConfigDict, sweep: Sweep) -> None:
+    """Draws a run and checks that it could be trained, before anything is written.
+
+    Raises:
+      UserError: a setting of the space does not exist or does not fit, or Optuna is not installed.
+    """
+    _, (run,) = sweep.with_runs([Study(search, None).ask().overrides])
+    sweeping.checked(config, [run])
