@@ -11,7 +11,7 @@ from typing import Any
 
 from ml_collections import ConfigDict, config_flags
 
-from experiments import cli
+from experiments import cli, sweep_board
 from experiments.sweep_folder import STATES, Sweep, SweepRun, as_flag
 from genjax import build
 from genjax.io.files import folder_lock
@@ -111,7 +111,8 @@ def counts(runs: Sequence[SweepRun]) -> str:
 
 def ending(sweep: Sweep, runs: Sequence[SweepRun], signal: int) -> int:
     """Says how the runs stand and where to read them, and gives the exit status."""
-    print(f"{counts(runs)}\nTensorBoard: tensorboard --logdir={sweep.path}", flush=True)
+    print(f"{counts(runs)}\nTensorBoard: tensorboard --logdir={sweep_board.update(sweep)}", flush=True)
+    print(f"report:      python -m experiments.report {sweep.path}", flush=True)
     states = {run.name: run.state for run in runs}
     for run in runs:
         if states[run.name] in ("failed", "diverged"):

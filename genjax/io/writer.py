@@ -11,7 +11,7 @@ import json
 import os
 import struct
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from genjax.io.files import decode_floats, encode_floats, write_atomic
 from genjax.types import UserError
 
 _RESERVED = ("step", "time")
+_ROW = "_hparams_/session_start_info"  # TensorBoard's tag of a run's settings
 
 
 class Writer:
@@ -54,7 +55,7 @@ class Writer:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             kept = _truncate_metrics(self.metrics_path, last_kept)
-            event_files = _truncate_events(self.folder, last_kept)
+            event_files, self._described = _truncate_events(self.folder, last_kept)
             self._metrics = open(self.metrics_path, "a", encoding="utf-8")  # noqa: SIM115 (closed by close)
             # Names carry whole seconds, and opening a name twice would erase the first file: number them.
             self._events = EventsWriter(str(self.folder / "events"), filename_suffix=f".{len(event_files):04d}")
@@ -110,18 +111,22 @@ class Writer:
         self.flush()
 
     def hparams(self, config: Mapping[str, Any], metrics: Mapping[str, Any]) -> None:
-        """Makes this run one row of TensorBoard's HParams table. Call it once per run: the first call defines the row.
+        """Makes this run one row of TensorBoard's HParams table: the first call of a run does, whatever process it is.
+
+        Which columns the table of several runs has is for whoever knows them all to say, with ``describe_hparams``.
 
         Args:
           config: flat, dotted names to values. Numbers, booleans and strings are kept, the rest is shown as text.
-          metrics: names of the scalars that are the row's results, with their values. TensorBoard shows the newest
-            scalar of that name; one never logged as a scalar is logged here, at the newest step. A value of None
-            only declares the name, for a scalar that is logged later.
+          metrics: the row's results by name. TensorBoard shows the newest scalar of each name; one never logged as a
+            scalar is logged here, at the newest step.
         """
-        shown = {name: _hparam(value) for name, value in config.items()}
-        for part in tensorboard_summary.hparams(shown, dict.fromkeys(metrics)):
-            self._summary(0, part)
-        missing = {name: value for name, value in metrics.items() if value is not None and name not in self._logged}
+        if not self._described:
+            shown = {name: _hparam(value) for name, value in config.items()}
+            _, start, end = tensorboard_summary.hparams(shown, {})
+            self._summary(0, start)
+            self._summary(0, end)
+            self._described = True
+        missing = {name: value for name, value in metrics.items() if name not in self._logged}
         if missing:
             self.scalars(self._last_step, missing)
         self.flush()
@@ -182,6 +187,29 @@ def _writing(path: Path) -> Iterator[None]:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
 
 
+def describe_hparams(folder: Path, values: Mapping[str, Sequence[Any]], metrics: Sequence[str]) -> None:
+    """Says which columns TensorBoard's HParams table has for the runs below a folder.
+
+    Args:
+      folder: that TensorBoard is given; what was said there before is replaced.
+      values: of each setting that varies, by dotted name.
+      metrics: names of scalars.
+
+    Raises:
+      UserError: the folder cannot be written.
+    """
+    with _writing(folder):
+        for old in folder.glob("*tfevents*"):
+            old.unlink()
+        if not values or not metrics:
+            return  # TensorBoard then shows every setting and scalar that it finds
+        first = {name: _hparam(found[0]) for name, found in values.items()}
+        experiment, _, _ = tensorboard_summary.hparams(first, dict.fromkeys(metrics))
+        events = EventsWriter(str(folder / "events"))
+        events.write_event(Event(step=0, wall_time=time.time(), summary=experiment))
+        events.close()
+
+
 def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """Reads ``metrics.jsonl``: one dictionary per line with ``step``, ``time`` (Unix seconds) and the metrics.
 
@@ -222,8 +250,10 @@ def _truncate_metrics(path: Path, last_kept: int) -> list[dict[str, Any]]:
     return kept
 
 
-def _truncate_events(folder: Path, last_kept: int) -> list[Path]:
-    """Drops events after a step from the event files of earlier sessions; returns the files that stay.
+def _truncate_events(folder: Path, last_kept: int) -> tuple[list[Path], bool]:
+    """Drops events after a step from the event files of earlier sessions.
+
+    Returns the files that stay, and whether they have the run's row of the HParams table.
 
     A purge mark in the new file would only hide them, and not every reader honours it for text.
     """
@@ -231,17 +261,20 @@ def _truncate_events(folder: Path, last_kept: int) -> list[Path]:
     if last_kept < 0:
         for path in files:
             path.unlink()
-        return []
+        return [], False
+    described = False
     for path in files:
         data = path.read_bytes()
-        kept = b"".join(record for record, step in _events(data) if step <= last_kept)
+        records = [(record, event) for record, event in _events(data) if event.step <= last_kept]
+        described |= any(value.tag == _ROW for _, event in records for value in event.summary.value)
+        kept = b"".join(record for record, _ in records)
         if kept != data:
             write_atomic(path, kept)
-    return files
+    return files, described
 
 
-def _events(data: bytes) -> Iterator[tuple[bytes, int]]:
-    """The whole records of an event file with their steps; ends at a torn one.
+def _events(data: bytes) -> Iterator[tuple[bytes, Any]]:
+    """The whole records of an event file with the events in them; ends at a torn one.
 
     A record is a length (8 bytes), its checksum (4), the event, its checksum (4).
     """
@@ -255,7 +288,7 @@ def _events(data: bytes) -> Iterator[tuple[bytes, int]]:
         # The mark of an earlier resume carries the step after the one it resumed from; with the events it purged
         # gone it has nothing left to say.
         if not event.HasField("session_log"):
-            yield data[start:end], event.step
+            yield data[start:end], event
         start = end
 
 

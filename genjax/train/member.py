@@ -66,7 +66,6 @@ class Member:
         self._evaluating = 0.0  # seconds of all evaluations so far
         self._sums: dict[str, float] = {}  # of the training metrics since the last log
         self._counted = 0  # steps in them
-        self._described = False  # whether TensorBoard's HParams table has this run
         self._writer: Writer | None = None
         self.journal = Journal(workdir.rollbacks, workdir.writes)
         self.history: deque[tuple[int, dict[str, float]]] = deque(maxlen=HISTORY)
@@ -89,7 +88,7 @@ class Member:
     def begin(self, state: TrainState, mesh: Mesh) -> TrainState:
         """The state before the first step, from which a run may also have to go on another way."""
         self._seconds, self._evaluating, self._sums, self._counted = 0.0, 0.0, {}, 0
-        self.evaluated = self._described = False
+        self.evaluated = False
         return self.journal.resume(0, 0, state, mesh)
 
     def open(self, step: int, state: TrainState) -> None:
@@ -207,10 +206,7 @@ class Member:
         if scalars:
             speed = {"speed/evaluation_seconds": seconds, "speed/evaluation_share": share}
             self.writer.scalars(step, scalars | speed)
-            if not self._described:
-                chosen = {name: self.plan.config[name] for name in _HPARAMS}
-                self.writer.hparams(flatten(chosen), scalars)
-                self._described = True
+            self.writer.hparams(flatten({name: self.plan.config[name] for name in _HPARAMS}), scalars)
             shown = {name: value for name, value in report.scalars.items() if "/" not in name}
             self.say(
                 f"evaluation at step {step}: {numbers(shown)}  ({seconds:.1f} s; evaluations {share:.0%} of the run)"
