@@ -41,7 +41,10 @@ def settings_figure(found: Found) -> np.ndarray:
 
 
 def curves_figure(found: Found) -> np.ndarray:
-    """The metric of every run against the step, a colour for each setting, uint8 ``[H, W, 3]``."""
+    """The metric of every run against the step, a colour for each setting, uint8 ``[H, W, 3]``.
+
+    Crosses are where a run was stopped or diverged.
+    """
     from matplotlib import colormaps
 
     from experiments.sweep_report import described
@@ -60,8 +63,8 @@ def curves_figure(found: Found) -> np.ndarray:
                 if outcome.state in ("stopped", "diverged"):
                     axes.plot(*points[-1], "x", color=colour)
                 label = None
-    values = [v for outcome in found.outcomes for _, v in outcome.curve if math.isfinite(v)]
-    axes.set_ylim(*_range(values, found.smaller))
+    ends = [outcome.curve[-1][1] for outcome in found.outcomes if outcome.curve]
+    axes.set_ylim(*_range([value for value in ends if math.isfinite(value)], found.smaller))
     axes.set_xlabel("step")
     axes.set_ylabel(found.metric)
     axes.grid(alpha=0.3)
@@ -124,4 +127,5 @@ def _points(axes: Any, outcomes: Sequence[Outcome], place: Callable[[Outcome], f
         means.setdefault(x, []).append(y)
     if len(shown) > len(means) > 1:  # several runs at a value
         line = sorted((x, float(np.mean(values))) for x, values in means.items())
-        axes.plot(*zip(*line, strict=True), linewidth=1, alpha=0.6)
+        line = [(x, y) for x, y in line if low <= y <= high]
+        axes.plot([x for x, _ in line], [y for _, y in line], linewidth=1, alpha=0.6)

@@ -1,0 +1,160 @@
+"""The report of a sweep's folder and what TensorBoard is given of it, from run folders of the tests' own making."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tensorboard.backend.event_processing.event_multiplexer import EventMultiplexer
+from tensorboard.plugins.hparams import plugin_data_pb2
+
+from experiments import sweep_board, sweep_figures, sweep_report
+from experiments.executors.base import Verdict, failed, stopped
+from experiments.sweep_folder import Sweep
+from genjax.evaluators.verdict import mean_interval
+from genjax.io.files import write_json
+from genjax.io.writer import Writer
+from genjax.sweep import chain, product, seeds, values
+from genjax.types import UserError
+from tests.cli.commands import ROOT, one_line, run_many
+
+METRIC = "eval/elbo"
+RUNS = chain(
+    product(values("optim.learning_rate", 1e-4, 1e-3, 1e-1), seeds(3)),
+    product(values("optim.name", "sgd"), seeds(1)),
+)
+
+
+def elbo(overrides: dict) -> float:
+    """Best at 1e-3, far worse at 1e-1."""
+    if "optim.name" in overrides:
+        return -30.0
+    return {1e-4: -22.0, 1e-3: -20.0, 1e-1: -900.0}[overrides["optim.learning_rate"]] + 0.1 * overrides["seed"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """A sweep of ten runs: six finished, two stopped, one diverged, one failed."""
+    path = tmp_path_factory.mktemp("report") / "sweep"
+    sweep = Sweep.begun(str(path), "configs/vae/digits_conv.py:accelerator=cpu", [], "local", METRIC, "max")
+    sweep, runs = sweep.with_runs(RUNS)
+    for run in runs:
+        with Writer(run.path) as writer:
+            for step in (10, 20):
+                writer.scalars(step, {METRIC: elbo(run.overrides) - (step == 10), "eval/kl": 1.0, "train/loss": 2.0})
+            writer.hparams({**run.overrides, "batch_size": 8}, {METRIC: 0.0})
+        write_json(run.workdir.config, {})
+        record = {"evaluators": {"eval": {"scalars": {"elbo": elbo(run.overrides)}}}, "finished": True}
+        seed = run.overrides["seed"]
+        if run.overrides.get("optim.learning_rate") == 1e-1 and seed:
+            stopped(run, Verdict("not worth it", 10))
+        elif run.overrides.get("optim.learning_rate") == 1e-4 and seed == 2:
+            write_json(run.workdir.diverged, {"step": 21, "message": "step 21: loss nan"})
+        elif "optim.name" in run.overrides:
+            failed(run, "a | broken disk", 1)
+        else:
+            write_json(run.workdir.evaluation, record)
+    sweep.write()
+    return path
+
+
+def test_settings_are_ranked_by_the_means_of_their_seeds(folder):
+    found = sweep_report.found(Sweep.read(folder))
+    assert [setting.overrides for setting in found.settings] == [
+        {"optim.learning_rate": 1e-3},
+        {"optim.learning_rate": 1e-4},
+        {"optim.learning_rate": 1e-1},
+        {"optim.name": "sgd"},
+    ]
+    best, second, worst, none = found.settings
+    assert best.mean == pytest.approx(-19.9) and (best.low, best.high) == mean_interval([-20.0, -19.9, -19.8])
+    assert second.values == [-22.0, -21.9] and worst.values == [-900.0] and worst.low is None
+    assert none.mean is None
+    flipped = sweep_report.found(Sweep.read(folder), f"{METRIC}:min")
+    assert flipped.settings[0].overrides == worst.overrides and flipped.settings[-1].overrides == none.overrides
+
+
+def test_the_page_names_the_best_and_how_sure_that_is(folder, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "sweep", symlinks=True)
+    (answer, _) = run_many([("report", [str(copy)]), ("report", [str(copy), "--metric=eval/kl"])], cwd=ROOT)
+    assert answer.status == 0 and answer.err == "", answer
+    page = (copy / "report" / "report.md").read_text()
+    assert "eval/kl, smaller is better" in page  # of the second call
+    found = sweep_report.found(Sweep.read(copy))
+    sweep_report.write(found)
+    page = (copy / "report" / "report.md").read_text()
+    low, high = mean_interval([-20.0, -19.9, -19.8])
+    line = f"best: learning_rate=0.001: {METRIC} -19.9 [{low:.5g}, {high:.5g}] (mean of 3 seeds"
+    assert line in page and line in answer.out
+    assert "the best better by 2.05 +/- " in page
+    assert "10 runs of 4 settings (6 finished, 2 stopped, 1 diverged, 1 failed)" in page
+    assert "| 0.1 |  | -900 |  | 1 finished, 2 stopped |" in page
+    assert r"| a \| broken disk |" in page and "| step 21: loss nan |" in page and "not worth it" in page
+    rows = list(csv.DictReader(io.StringIO((copy / "report" / "runs.csv").read_text())))
+    assert len(rows) == 10 and [row["state"] for row in rows].count("finished") == 6
+    assert rows[0]["optim.learning_rate"] == "0.001" and float(rows[0][METRIC]) == pytest.approx(-20.0, rel=1e-6)
+    for name in ("settings.png", "curves.png"):
+        image = np.asarray(Image.open(copy / "report" / name))
+        assert image.std() > 10 and image.shape[0] > 200
+
+
+def test_the_axis_of_the_metric_is_not_given_to_what_is_far_worse(folder):
+    low, high = sweep_figures._range([-22.0, -21.9, -20.0, -19.9, -19.8, -900.0], smaller=False)
+    assert low > -40 and -19.8 < high < -15
+    assert sweep_figures._range([1.0, 2.0, 3.0], smaller=True) == pytest.approx((0.88, 3.12))
+    low, high = sweep_figures._range([5.0], smaller=True)
+    assert low < 5.0 < high
+
+
+def test_what_cannot_be_reported_is_refused_in_one_line(folder, tmp_path):
+    cases = {
+        "no_such": ([str(folder), "--metric=eval/no_such"], "'eval/no_such' is logged by no run; accepted: --metric"),
+        "way": ([str(folder), "--metric=eval/elbo:up"], "which way is better is not known"),
+        "mixed": ([str(folder), str(tmp_path)], "no sweep, and the others are"),
+        "none": (["--metric=eval/elbo"], "--metric is about the folder of a sweep"),
+    }
+    before = sorted(folder.rglob("*"))
+    answers = run_many([("report", arguments) for arguments, _ in cases.values()], cwd=ROOT)
+    for answer, (_, message) in zip(answers, cases.values(), strict=True):
+        assert message in one_line(answer)
+    assert sorted(folder.rglob("*")) == before
+    empty = Sweep.begun(str(tmp_path / "new"), "configs/vae/digits_conv.py", [], "local", "", "max")
+    with pytest.raises(UserError, match=r"its config names no checkpoint.best; accepted: --metric with one of none"):
+        sweep_report.found(empty.with_runs(RUNS)[0])
+
+
+def test_a_result_that_is_not_finite_is_none(folder, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "sweep", symlinks=True)
+    run = Sweep.read(copy).runs[3]
+    with open(run.workdir.metrics, "a") as file:
+        file.write(json.dumps({"step": 30, METRIC: "NaN"}) + "\n")
+    found = sweep_report.found(Sweep.read(copy))
+    (outcome,) = [outcome for outcome in found.outcomes if outcome.run.name == run.name]
+    assert outcome.state == "finished" and outcome.value is None and math.isnan(outcome.curve[-1][1])
+    sweep_report.write(found)
+
+
+def test_tensorboard_names_runs_by_what_they_override_and_has_a_column_for_it(folder):
+    sweep = Sweep.read(folder)
+    board = sweep_board.update(sweep)
+    assert sweep_board.update(sweep) == board  # again, with the links there
+    multiplexer = EventMultiplexer().AddRunsFromDirectory(str(board))
+    multiplexer.Reload()
+    names = set(multiplexer.Runs())
+    assert names == {".", *(run.name for run in sweep.runs)} and "learning_rate=0.001,seed=1" in names
+    told = [name for name in names if "_hparams_/experiment" in multiplexer.GetAccumulator(name).summary_metadata]
+    assert told == ["."]
+    content = multiplexer.SummaryMetadata(".", "_hparams_/experiment").plugin_data.content
+    experiment = plugin_data_pb2.HParamsPluginData.FromString(content).experiment
+    assert {info.name for info in experiment.hparam_infos} == {"optim.learning_rate", "seed", "optim.name"}
+    assert [info.name.tag for info in experiment.metric_infos] == [METRIC, "eval/kl"]
+    content = multiplexer.SummaryMetadata("learning_rate=0.001,seed=1", "_hparams_/session_start_info")
+    row = plugin_data_pb2.HParamsPluginData.FromString(content.plugin_data.content).session_start_info.hparams
+    assert row["optim.learning_rate"].number_value == 1e-3 and row["seed"].number_value == 1
