@@ -13,7 +13,7 @@ from genjax.types import UserError
 
 SPACE = {
     "optim.learning_rate": Range(1e-5, 1e-1, "log"),
-    "model.ema_decay": Range(0.01, 1.0, "reverse_log"),
+    "model.ema_decay": Range(0.9, 0.9999, "log_to_one"),
     "model.width": Range(8, 64, "log", integer=True),
     "model.mult": Choice((1, 2), (1, 2, 4)),
     "optim.name": Choice("adam", "sgd"),
@@ -55,11 +55,11 @@ def test_proposals_lie_in_the_space():
         assert 1e-5 <= overrides["optim.learning_rate"] <= 1e-1
         assert overrides["model.mult"] in ((1, 2), (1, 2, 4))
         assert type(overrides["model.width"]) is int and 8 <= overrides["model.width"] <= 64
-        assert 0.01 <= overrides["model.ema_decay"] <= 1.0
+        assert 0.9 <= overrides["model.ema_decay"] <= 0.9999
         assert ("optim.momentum" in overrides) == (overrides["optim.name"] == "sgd")
     assert 15 < sum(o["optim.name"] == "sgd" for o in proposed) < 45
     decays = [o["model.ema_decay"] for o in proposed]
-    assert 20 < sum(decay > 0.91 for decay in decays) < 40  # the middle of the scale
+    assert 20 < sum(decay > 0.996838 for decay in decays) < 40  # the middle of the scale
     assert sum(o["optim.learning_rate"] < 1e-3 for o in proposed) in range(20, 41)
 
 

@@ -8,6 +8,7 @@ Paper: Mirza & Osindero 2014; Radford et al. 2016.
 
 from configs import args, datasets
 from configs.base import adam, base, finish, pictures
+from genjax.sweep import product, seeds, values, zipped
 
 
 def get_config(arg=None):
@@ -33,3 +34,12 @@ def get_config(arg=None):
     config.checkpoint.every = "50 epochs"
     config.log_every = "100 steps"
     return finish(config, options)
+
+
+def sweep():
+    """Both players' learning rates together, three seeds each."""
+    rates = (1e-4, 2e-4, 4e-4)
+    together = zipped(
+        values("optim.generator.learning_rate", *rates), values("optim.discriminator.learning_rate", *rates)
+    )
+    return product(together, seeds(3))

@@ -9,7 +9,7 @@ Paper: Kingma & Welling 2014; Sohn et al. 2015.
 
 from configs import args, datasets
 from configs.base import adam, base, finish, pictures
-from genjax.sweep import product, seeds, values
+from genjax.sweep import Range, Search, product, seeds, values
 
 
 def get_config(arg=None):
@@ -41,3 +41,13 @@ def get_config(arg=None):
 def sweep():
     """Learning rates around the config's, three seeds each."""
     return product(values("optim.learning_rate", 5e-4, 1e-3, 2e-3, 4e-3), seeds(3))
+
+
+def sweep_search():
+    """Learning rate and sizes by a Bayesian search, which stops the worse two of three runs at each rung."""
+    space = {
+        "optim.learning_rate": Range(2e-4, 2e-2, "log"),
+        "model.network.latent_dim": Range(4, 32, "log", integer=True),
+        "model.network.width": Range(16, 64, "log", integer=True),
+    }
+    return Search(space, metric="eval/elbo", trials=20, pruner="asha", first_rung=2)

@@ -16,7 +16,7 @@ from scipy.stats import qmc
 from genjax.sweep.space import Overrides, plain, unique
 from genjax.types import UserError
 
-SCALES = ("linear", "log", "reverse_log")
+SCALES = ("linear", "log", "log_to_one")
 _DIGITS = 6  # significant ones that a drawn number keeps, so that the name of a run says its value
 
 
@@ -26,8 +26,8 @@ class Range:
 
     Args:
       low, high: its ends.
-      scale: in what the draws are even: the number, its logarithm ("log"), or the logarithm of its distance to the
-        ends, mirrored ("reverse_log": dense near ``high``, as momentum or decay near 1 want it).
+      scale: in what the draws are even: the number ("linear"), its logarithm ("log"), or the logarithm of its distance
+        to 1 ("log_to_one", for a momentum or decay from 0.9 to 0.9999).
       integer: whole numbers only.
 
     Raises:
@@ -45,8 +45,10 @@ class Range:
             raise UserError(f"{what}: accepted scales: {', '.join(SCALES)}")
         if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
             raise UserError(f"{what}: accepted: finite ends, the lower first")
-        if self.scale != "linear" and self.low <= 0:
+        if self.scale == "log" and self.low <= 0:
             raise UserError(f"{what}: accepted: ends above 0 on a scale of logarithms")
+        if self.scale == "log_to_one" and (self.high >= 1 or self.integer):
+            raise UserError(f"{what}: accepted: ends below 1 on a scale of distances to 1")
         if self.integer and (self.low != int(self.low) or self.high != int(self.high)):
             raise UserError(f"{what}: accepted: whole ends of a range of whole numbers")
 
@@ -62,7 +64,7 @@ class Range:
         elif self.scale == "log":
             number = math.exp(math.log(low) + share * math.log(high / low))
         else:
-            number = low + high - math.exp(math.log(low) + (1.0 - share) * math.log(high / low))
+            number = 1.0 - (1.0 - low) * ((1.0 - high) / (1.0 - low)) ** share
         return self.kept(number)
 
     def kept(self, number: float) -> float | int:

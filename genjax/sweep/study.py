@@ -150,7 +150,7 @@ def _drawn(trial: Any, name: str, domain: Range | Choice) -> Any:
     if isinstance(domain, Choice):
         options = {repr(option): option for option in domain.options}  # Optuna takes no tuples
         return options[trial.suggest_categorical(name, list(options))]
-    if domain.scale == "reverse_log":  # which Optuna has not
+    if domain.scale == "log_to_one":  # which Optuna has not
         return domain.at(trial.suggest_float(name, 0.0, 1.0))
     log = domain.scale == "log"
     if domain.integer:
