@@ -13,7 +13,7 @@ from ml_collections import ConfigDict, config_flags
 
 from experiments import cli, sweep_board
 from experiments.sweep_folder import STATES, Sweep, SweepRun, as_flag
-from genjax import build
+from genjax import build, populations
 from genjax.io.files import folder_lock
 from genjax.sweep import Overrides, Search, unique
 from genjax.train.plan import Experiment
@@ -54,10 +54,10 @@ def checked(config: ConfigDict, runs: Sequence[SweepRun]) -> dict[str, Experimen
     Raises:
       UserError: for the first of which this is not true, naming the run.
     """
-    plans = {}
+    plans, built = {}, populations.Builder()
     for run in runs:
         try:
-            plans[run.name] = build.experiment(with_overrides(config, run.overrides))
+            plans[run.name] = built(with_overrides(config, run.overrides))
         except UserError as error:
             raise UserError(f"run {run.name}: {error}") from error
         run.workdir.check_begun(plans[run.name].config, ignore=("accelerator",))

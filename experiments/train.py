@@ -85,7 +85,7 @@ def main() -> int:
 
 
 def _train_population(config: dict[str, Any], folder: str, platform: str) -> int:
-    from genjax import build
+    from genjax import populations
     from genjax.io.leader import is_leader, led
     from genjax.io.workdir import Workdir, open_population
     from genjax.train.evaluation import check
@@ -93,7 +93,7 @@ def _train_population(config: dict[str, Any], folder: str, platform: str) -> int
     from genjax.train.sharding import mesh_of
 
     values = cli.varied(VARY.value, POPULATION.value, config["seed"])
-    plans = build.population(config, values)
+    plans = populations.varied(config, values)
     mesh = mesh_of(config["accelerator"])
     check(next(iter(plans.values())), mesh)  # members differ in numbers only
     together = platform != "cpu" if TOGETHER.value is None else TOGETHER.value

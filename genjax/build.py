@@ -5,11 +5,10 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import inspect
-import itertools
 import math
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -29,15 +28,19 @@ _DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16, "float64": jnp.floa
 _SCALARS = (bool, int, float, str, tuple)
 
 
-def experiment(config: Mapping[str, Any]) -> Experiment:
+def experiment(config: Mapping[str, Any], splits: tuple[Source, Source] | None = None) -> Experiment:
     """Builds all that ``config`` names.
+
+    Args:
+      config: of a run.
+      splits: ``data_splits`` of it, where they are there already.
 
     Raises:
       UserError: a key is unknown, missing, of the wrong type, or names something that does not exist.
     """
     config = dict(to_plain(config))
-    _check_sections(config)
-    train, test = data_splits(config)
+    check_sections(config)
+    train, test = splits or data_splits(config)
     augmentation = augment.augment(tuple(config["data"]["augment"]))
     entry = _family_entry(config["model"])
     slices = _call_known(entry.batches_per_step, options=config["model"])
@@ -63,43 +66,6 @@ def experiment(config: Mapping[str, Any]) -> Experiment:
         keep_every=to_steps(kept, "checkpoint.keep", **cadence) if kept else None,
         divergence=construct("divergence", Divergence, config["divergence"]),
     )
-
-
-def population(config: Mapping[str, Any], values: Mapping[str, Sequence[Any]]) -> dict[str, Experiment]:
-    """An experiment for each combination of ``values``, by a name such as ``"seed=1,learning_rate=0.001"``.
-
-    They share data and family; what they differ in lives in ``state.hparams`` (``Experiment.family.hparams`` has it).
-
-    Args:
-      config: of all members.
-      values: for each setting that varies, dotted (``"optim.learning_rate"``), the values it takes.
-
-    Raises:
-      UserError: as ``experiment``; a setting can't vary within one program, or takes a value twice.
-    """
-    config = to_plain(config)
-    first = experiment(config)
-    accepted = dynamic_settings(config)
-    for name, chosen in values.items():
-        if name not in accepted:
-            raise UserError(f"--vary={name}: can't vary within a population; accepted: {', '.join(accepted)}")
-        if len(set(chosen)) < len(chosen) or not chosen:
-            raise UserError(f"--vary={name}={','.join(map(str, chosen))}: needs values, each of them once")
-    last = [name.rpartition(".")[2] for name in values]
-    short = values if len(set(last)) < len(last) else last
-    members: dict[str, Experiment] = {}
-    for combination in itertools.product(*values.values()):
-        member = config
-        for name, value in zip(values, combination, strict=True):
-            member = _replaced(member, name.split("."), value)
-        _check_sections(member)
-        model = family(member, first.train.spec, first.total_steps)
-        shown = [f"{value:g}" if isinstance(value, float) else str(value) for value in combination]
-        label = ",".join(f"{name}={text}" for name, text in zip(short, shown, strict=True))
-        if label in members:
-            raise UserError(f"--vary: two members would be called {label}; accepted: values that differ in 6 digits")
-        members[label] = dataclasses.replace(first, config=member, family=model)
-    return members
 
 
 def dynamic_settings(config: Mapping[str, Any]) -> tuple[str, ...]:
@@ -141,11 +107,6 @@ def with_sampling(config: Mapping[str, Any], settings: Mapping[str, Any]) -> dic
         else:
             model[part] = {**model.get(part, {}), key: settings[name]} if key else settings[name]
     return {**config, "model": model}
-
-
-def _replaced(config: Any, path: Sequence[str], value: Any) -> Any:
-    """A copy of nested dicts with another value at ``path``."""
-    return {**config, path[0]: _replaced(config[path[0]], path[1:], value)} if path else value
 
 
 def data_splits(config: Mapping[str, Any]) -> tuple[Source, Source]:
@@ -330,7 +291,7 @@ def to_plain(value: Any) -> Any:
     return value
 
 
-def _check_sections(config: Mapping[str, Any]) -> None:
+def check_sections(config: Mapping[str, Any]) -> None:
     """The top-level keys, and those of the sections that are read key by key."""
     expected = {
         "": {

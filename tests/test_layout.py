@@ -44,10 +44,12 @@ ALLOWED = {
     "genjax.evaluators": BELOW_FAMILIES | BASE | {"genjax.io.torch_weights"},
     "genjax.io": GROUND | BASE,
     "genjax.train": GROUND | BASE | {"genjax.data", "genjax.evaluators.base", "genjax.io"},
-    # The table that binds the parts together may see them all; nothing but the experiments sees it.
+    # What binds the parts together may see them all; nothing but the experiments sees it.
     "genjax.build": {"genjax"},
+    "genjax.populations": {"genjax"},
     "genjax": set(),
-    "experiments": BASE | {f"genjax.{p}" for p in ("build", "train", "types", "io", "data", "evaluators", "sweep")},
+    "experiments": BASE
+    | {f"genjax.{p}" for p in ("build", "populations", "train", "types", "io", "data", "evaluators", "sweep")},
     "configs": {"genjax.types", "genjax.sweep"},
 }
 JIT_ONLY_IN = "genjax.train"

@@ -75,7 +75,7 @@ def train_population(
     stops, is marked in its folder, and leaves the others alone; or goes back, and then is one that is behind.
 
     Args:
-      plans: by name; they differ only in what is in ``state.hparams`` (``build.population`` sees to that).
+      plans: by name; they differ only in what is in ``state.hparams`` (``populations`` sees to that).
       workdirs: of the members, open for training.
       mesh: devices.
       together: whether the members are one program (``population.Together``) or take turns.

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from genjax import build
+from genjax import build, populations
 from genjax.data.augment import augment
 from genjax.data.base import Source
 from genjax.train.feed import make_feeds
@@ -168,7 +168,7 @@ def plain_config() -> dict:
 
 
 def test_a_population_is_named_by_what_varies():
-    plans = build.population(plain_config(), {"seed": [3, 4], "optim.learning_rate": [1e-3, 5e-4], "model.beta": [2]})
+    plans = populations.varied(plain_config(), {"seed": [3, 4], "optim.learning_rate": [1e-3, 5e-4], "model.beta": [2]})
     assert list(plans) == [
         f"seed={seed},learning_rate={rate},beta=2" for seed in (3, 4) for rate in ("0.001", "0.0005")
     ]
@@ -195,5 +195,5 @@ def test_a_population_is_named_by_what_varies():
 )
 def test_what_makes_no_population_is_refused_in_one_line(values, message):
     with pytest.raises(UserError) as caught:
-        build.population(plain_config(), values)
+        populations.varied(plain_config(), values)
     assert message in str(caught.value) and "\n" not in str(caught.value)
