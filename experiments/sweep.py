@@ -7,7 +7,9 @@ Settings behind the config hold for every run. --sweep=NAME takes the file's swe
 table of runs with their states and writes nothing. The same command again trains what is missing: finished runs are
 skipped, interrupted ones continue, failed ones are tried again, and runs that the config has come to ask for are added.
 
-Executors: local trains --jobs runs at once, each in a process of its own.
+Executors: local trains --jobs runs at once, each in a process of its own. population trains runs that differ only in
+seeds, learning rates and the like in this process, with one program, as many at once as memory allows; --dry_run says
+which group each run is in.
 
 Exit status: 0 all runs are finished or stopped early, 1 some failed, 3 every one diverged, 130 and 143 interrupted.
 """
@@ -28,11 +30,15 @@ SWEEP = flags.DEFINE_string("sweep", "", "Which sweep of the config: NAME for it
 EXECUTOR = flags.DEFINE_enum("executor", "local", sorted(EXECUTORS), "How runs are trained.")
 DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print the table of runs and write nothing.")
 JOBS = flags.DEFINE_integer("jobs", 1, "Processes at once, of the executor local.", lower_bound=1)
+MEMBERS = flags.DEFINE_integer("members", None, "Runs at once, of population; unless given, as fit.", lower_bound=1)
+TOGETHER = flags.DEFINE_bool("together", None, "Of population: runs as one program; unless given, on an accelerator.")
 
 
 def main() -> int:
     from experiments import sweeping
+    from experiments.executors import population
     from experiments.executors.base import Listed, Options
+    from genjax import populations
     from genjax.sweep import Search
     from genjax.types import UserError
 
@@ -46,13 +52,17 @@ def main() -> int:
             f"--config={flag.config_filename}: sweep() is a Search, which no executor takes yet; accepted: a list"
         )
     sweep, wanted = sweep.with_runs(space)
-    options = Options(plans=sweeping.checked(CONFIG.value, wanted), jobs=JOBS.value)
+    plans, queue = sweeping.checked(CONFIG.value, wanted), Listed(wanted)
+    options = Options(plans, JOBS.value, MEMBERS.value, TOGETHER.value)
+    grouping = EXECUTOR.value == "population"
     if DRY_RUN.value:
-        print(sweeping.table(wanted))
+        print(sweeping.table(wanted, populations.grouped(plans) if grouping else ()))
         return 0
+    if grouping:
+        population.ready({run.name: plans[run.name] for run in queue.everything()})
     with sweeping.locked(sweep):
         sweep.write()
-        signal = EXECUTORS[EXECUTOR.value](sweep, Listed(wanted), options)
+        signal = EXECUTORS[EXECUTOR.value](sweep, queue, options)
     return sweeping.ending(sweep, wanted, signal)
 
 

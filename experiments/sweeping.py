@@ -97,11 +97,16 @@ def locked(sweep: Sweep) -> Iterator[None]:
         raise UserError(f"--workdir {sweep.path} cannot be used: {error.strerror or error}") from error
 
 
-def table(runs: Sequence[SweepRun]) -> str:
-    """A line for each run, then how many there are of each state."""
+def table(runs: Sequence[SweepRun], groups: Sequence[Mapping[str, Experiment]] = ()) -> str:
+    """A line for each run, one for each group of runs that train as one program, and how many are in each state."""
     width = max(len(run.name) for run in runs)
-    lines = [f"{run.name:<{width}}  {run.state}  {run.reason}".rstrip() for run in runs]
-    return "\n".join([*lines, counts(runs)])
+    member = {name: f"group {number}  " for number, group in enumerate(groups, 1) for name in group}
+    lines = [
+        f"{run.name:<{width}}  {run.state:<8}  {member[run.name] if member else ''}{run.reason}".rstrip()
+        for run in runs
+    ]
+    described = [f"group {number}: {populations.described(group)}" for number, group in enumerate(groups, 1)]
+    return "\n".join([*lines, *described, counts(runs)])
 
 
 def counts(runs: Sequence[SweepRun]) -> str:

@@ -86,6 +86,12 @@ def grouped(plans: Mapping[str, Experiment]) -> list[dict[str, Experiment]]:
     return list(groups.values())
 
 
+def described(plans: Mapping[str, Experiment]) -> str:
+    """A group in words: ``"12 runs, differ in seed, optim.learning_rate"``."""
+    names = differing(plans.values())
+    return f"{len(plans)} runs, differ in {', '.join(names)}" if names else f"{len(plans)} run"
+
+
 def differing(plans: Iterable[Experiment]) -> tuple[str, ...]:
     """The settings, dotted, in which the members of a population differ."""
     configs = [plan.config for plan in plans]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import time
@@ -68,6 +69,7 @@ def train_population(
     mesh: Mesh,
     together: bool = False,
     started: float | None = None,
+    interrupt: Interrupt | None = None,
 ) -> Outcome:
     """Trains every member to the end or to an interruption, each continuing from its own latest checkpoint.
 
@@ -80,11 +82,12 @@ def train_population(
       mesh: devices.
       together: whether the members are one program (``population.Together``) or take turns.
       started: ``time.monotonic()`` at the start of the process, to say how long the first step took.
+      interrupt: one that the caller has entered, where this is not all that a signal is to end.
 
     Raises:
       UserError: a checkpoint does not fit or an image can't be read.
     """
-    with Interrupt() as interrupt:
+    with contextlib.nullcontext(interrupt) if interrupt else Interrupt() as interrupt:
         loop = _Loop(plans, workdirs, mesh, together, interrupt, time.monotonic() if started is None else started)
         try:
             loop.run()
