@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
+import os
+from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
 
 from configs.vae import digits_conv
+from experiments.executors import population
+from experiments.executors.base import Listed, Options
+from experiments.sweep_folder import Sweep, SweepRun
 from genjax import build, populations
+from genjax.io.files import write_json
+from genjax.train import capacity, loop
+from genjax.train.sharding import data_mesh
+from genjax.train.steps import Trainer
 from genjax.types import UserError
+from tests.contract.test_population import Streamed
 
 
 def config(**settings) -> dict:
@@ -64,3 +77,120 @@ def test_what_is_no_config_is_refused_by_its_first_build(network):
     wrong["optim"] = {"generator": network}
     with pytest.raises(UserError, match="optim"):
         populations.Builder()(wrong)
+
+
+MB = 2**20
+
+
+def test_what_fits_is_counted_in_states_and_steps():
+    # Together each needs two states and its step, of 0.8 x 1000 - 100 MB; in turns one state, and once a copy and a step.
+    assert capacity.fitting(1000 * MB, 100 * MB, 10 * MB, 15 * MB, together=True) == 700 // 35
+    assert capacity.fitting(1000 * MB, 100 * MB, 10 * MB, 15 * MB, together=False) == (700 - 25) // 10
+    assert capacity.fitting(1000 * MB, 900 * MB, 10 * MB, 0, together=True) == 1  # what does not fit is tried
+    assert capacity.most_open(1024) == 224 and capacity.most_open(64) == 1
+    assert capacity.most_open() >= 1
+
+
+def test_what_a_member_needs_is_its_state_and_what_its_step_holds(plans):
+    plan, mesh = plans["wide"], data_mesh(1)
+    trainer = Trainer(plan.family, mesh, len(plan.train), plan.augment)
+    example = plan.train.gather(np.zeros(1, np.int64))
+    size = sum(x.nbytes for x in jax.tree.leaves(trainer.init(0, example)))
+    shared, state, work = capacity.needed(plan, mesh, together=False)
+    assert (shared, state, work) == (plan.train.nbytes, size, 0)
+    assert capacity.needed(plan, mesh, together=True)[2] > 0
+    streamed = dataclasses.replace(plan, train=Streamed(plan.train.spec, "streamed", {}, plan.train))
+    shared, state, _ = capacity.needed(streamed, mesh, together=False)
+    accelerator = plan.config["accelerator"]
+    batches = (accelerator["prefetch"] + 1) * accelerator["steps_per_call"] * plan.config["batch_size"]
+    assert (shared, state) == (0, size + batches * 64)
+    assert 0 < capacity.free_memory(mesh) == pytest.approx(capacity.host_memory(), rel=0.5)
+
+
+def test_the_machine_and_its_control_groups_say_what_is_free(tmp_path):
+    files = {
+        "proc/meminfo": "MemTotal: 9000 kB\nMemAvailable:    4000 kB\n",
+        "proc/self/cgroup": "1:name=systemd:/\n0::/job/step\n",
+        "sys/fs/cgroup/job/step/memory.max": "max\n",
+        "sys/fs/cgroup/job/memory.max": "3000000\n",
+        "sys/fs/cgroup/job/memory.current": "2000000\n",
+        "sys/fs/cgroup/job/memory.stat": "anon 1\ninactive_file 500000\n",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert capacity.host_memory(tmp_path) == 1_500_000
+    (tmp_path / "sys/fs/cgroup/job/memory.max").write_text("max\n")
+    assert capacity.host_memory(tmp_path) == 4000 * 1024
+    (tmp_path / "proc/self/cgroup").unlink()
+    assert capacity.host_memory(tmp_path) == 4000 * 1024
+    (tmp_path / "proc/meminfo").unlink()
+    assert capacity.host_memory(tmp_path) == os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+class Training:
+    """In the place of ``train_population``: fails where there are more members than fit, or one of the bad."""
+
+    def __init__(self, fit: int, bad: tuple[str, ...]):
+        self.fit, self.bad = fit, bad
+        self.tried: list[list[str]] = []
+
+    def __call__(self, plans, workdirs, mesh, together, interrupt):
+        self.tried.append(list(plans))
+        if len(plans) > self.fit:
+            raise RuntimeError("RESOURCE_EXHAUSTED: out\n of memory")
+        for (name, plan), workdir in zip(plans.items(), workdirs, strict=True):
+            if name in self.bad:
+                raise UserError(f"no {name}")
+            assert plan.config == workdir.read_config() | {"accelerator": plan.config["accelerator"]}
+            write_json(workdir.evaluation, {"finished": True})
+
+
+class Told(Listed):
+    """A queue that writes down which runs have ended."""
+
+    def __init__(self, runs):
+        super().__init__(runs)
+        self.told: list[str] = []
+
+    def ended(self, run):
+        self.told.append(run.name)
+
+
+def trained(monkeypatch, folder: Path, training: Training, **options) -> tuple[Told, list[SweepRun]]:
+    """A sweep of eight seeds, trained by the executor."""
+    built = populations.Builder()
+    runs = [SweepRun(f"seed={seed}", {"seed": seed}, folder) for seed in range(8)]
+    queue = Told(runs)
+    monkeypatch.setattr(loop, "train_population", training)
+    plans = {run.name: built(config(**run.overrides)) for run in runs}
+    sweep = Sweep(folder, "", (), "population", tuple(runs))
+    assert population.train(sweep, queue, Options(plans, **options)) == 0
+    return queue, runs
+
+
+def test_what_is_too_much_for_memory_becomes_less_and_one_run_at_fault_stops_nobody(monkeypatch, tmp_path, capsys):
+    training = Training(fit=2, bad=("seed=5",))
+    queue, runs = trained(monkeypatch, tmp_path, training)
+    assert [len(tried) for tried in training.tried] == [8, 4, 2, 2, 4, 2, 1, 1, 2]
+    assert sorted(queue.told) == [run.name for run in runs]
+    assert {run.name: run.state for run in runs if run.state != "finished"} == {"seed=5": "failed"}
+    assert runs[5].reason == "no seed=5"
+    assert "8 runs: RuntimeError: RESOURCE_EXHAUSTED: out of memory; tries halves" in capsys.readouterr().out
+    again = Training(fit=8, bad=())
+    queue, runs = trained(monkeypatch, tmp_path, again)
+    assert again.tried == [["seed=5"]] == [queue.told] and not runs[5].workdir.failure.exists()
+
+
+def test_members_at_once_are_at_most_so_many_in_equal_parts(monkeypatch, tmp_path):
+    training = Training(fit=8, bad=())
+    trained(monkeypatch, tmp_path, training, members=3)
+    assert [len(tried) for tried in training.tried] == [2, 3, 3]
+
+
+def test_runs_for_several_platforms_or_without_their_devices_are_refused(plans):
+    with pytest.raises(UserError, match="run device: .*devices=99"):
+        population.ready(plans)
+    other = {**plans["a"].config, "accelerator": {**plans["a"].config["accelerator"], "platform": "gpu"}}
+    with pytest.raises(UserError, match=r"platform varies, cpu, gpu; accepted .*: one"):
+        population.ready({**plans, "gpu": dataclasses.replace(plans["a"], config=other)})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import traceback
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
@@ -39,9 +40,7 @@ def ready(plans: Group) -> None:
 
     platforms = sorted({plan.config["accelerator"]["platform"] for plan in plans.values()})
     if len(platforms) > 1:
-        raise UserError(
-            f"accelerator.platform varies ({', '.join(platforms)}); --executor=population takes one of them"
-        )
+        raise UserError(f"accelerator.platform varies, {', '.join(platforms)}; accepted for --executor=population: one")
     for platform in platforms:
         select_platform(platform)
         use_cache()
@@ -77,7 +76,7 @@ def split(group: Group, parts: int) -> list[Group]:
     """The group in ``parts`` of equal size, or of sizes that differ by 1, which are few programs."""
     names = list(group)
     bounds = [len(names) * i // parts for i in range(parts + 1)]
-    return [{name: group[name] for name in names[a:b]} for a, b in zip(bounds, bounds[1:], strict=False)]
+    return [{name: group[name] for name in names[a:b]} for a, b in itertools.pairwise(bounds)]
 
 
 class _Training:
@@ -102,7 +101,7 @@ class _Training:
             if self._interrupt.signal is not None or not left:
                 continue
             if len(chunk) == 1:
-                self._fail(*left, reason, status)
+                self._fail(next(iter(left)), reason, status)
             else:
                 print(f"{len(chunk)} runs: {reason}; tries halves of the {len(left)} that are left", flush=True)
                 waiting[:0] = split(left, min(len(left), 2))
