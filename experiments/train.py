@@ -87,7 +87,7 @@ def main() -> int:
 def _train_population(config: dict[str, Any], folder: str, platform: str) -> int:
     from genjax import populations
     from genjax.io.leader import is_leader, led
-    from genjax.io.workdir import Workdir, open_population
+    from genjax.io.workdir import Workdir, describe_environment, open_population
     from genjax.train.evaluation import check
     from genjax.train.loop import train_population
     from genjax.train.sharding import mesh_of
@@ -103,9 +103,10 @@ def _train_population(config: dict[str, Any], folder: str, platform: str) -> int
         lambda: [Workdir(f"{folder}/{name}", writes=False) for name in configs],
     )
     try:
+        environment = describe_environment()
         for workdir in workdirs:
             if workdir.writes:
-                workdir.write_environment()
+                workdir.write_environment(environment)
         outcome = train_population(plans, workdirs, mesh, together, STARTED)
     finally:
         for workdir in workdirs:

@@ -81,7 +81,10 @@ def split(group: Group, parts: int) -> list[Group]:
 
 class _Training:
     def __init__(self, runs: Mapping[str, SweepRun], queue: Queue, options: Options, interrupt: Interrupt):
+        from genjax.io.workdir import describe_environment
+
         self._runs, self._queue, self._options, self._interrupt = runs, queue, options, interrupt
+        self._environment = describe_environment()
         self._done: set[str] = set()  # runs that this process is through with
 
     def group(self, group: Group) -> None:
@@ -103,7 +106,7 @@ class _Training:
             if len(chunk) == 1:
                 self._fail(next(iter(left)), reason, status)
             else:
-                print(f"{len(chunk)} runs: {reason}; tries halves of the {len(left)} that are left", flush=True)
+                print(f"{len(chunk)} runs: {reason}; goes on in smaller parts", flush=True)
                 waiting[:0] = split(left, min(len(left), 2))
 
     def _chunks(self, group: Group) -> list[Group]:
@@ -155,7 +158,7 @@ class _Training:
             except UserError as error:
                 self._fail(name, _reason(error), cli.USAGE)
             else:
-                opened[name].write_environment()
+                opened[name].write_environment(self._environment)
 
     def _fail(self, name: str, reason: str, status: int) -> None:
         failed(self._runs[name], reason, status)

@@ -157,13 +157,15 @@ class Workdir:
             config.setdefault("divergence", _STOP)
         return config
 
-    def write_environment(self) -> dict[str, Any]:
+    def write_environment(self, now: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Writes ``environment.json`` and returns it; this asks jax for its devices.
+
+        ``now`` is what ``describe_environment`` says, where it has been asked already, for another member.
 
         The file describes this start; where an earlier start of the run saw something else, its description is kept
         in the list ``"earlier"``.
         """
-        now = describe_environment()
+        now = describe_environment() if now is None else now
         earlier = []
         if self.environment.exists():
             try:

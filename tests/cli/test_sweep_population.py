@@ -113,7 +113,7 @@ def test_runs_that_end_badly_stop_nobody(answers):
 
 def test_the_second_time_trains_what_failed_and_nothing_else(answers):
     _, first, second = answers
-    assert "4 runs: cannot write" in first.out and "halves of the 4 that are left" in first.out
+    assert "4 runs: cannot write" in first.out and "goes on in smaller parts" in first.out
     assert "group 1 of 2: 1 run\n" in second.out
     assert "finished 60 steps" in first.out and "finished 60 steps" not in second.out
 
