@@ -40,6 +40,7 @@ def main() -> int:
     from experiments.executors.base import Listed, Options
     from genjax import populations
     from genjax.sweep import Search
+    from genjax.train.sharding import select_platform
     from genjax.types import UserError
 
     if cli.config_of(CONFIG) is None or not WORKDIR.value:
@@ -52,9 +53,11 @@ def main() -> int:
             f"--config={flag.config_filename}: sweep() is a Search, which no executor takes yet; accepted: a list"
         )
     sweep, wanted = sweep.with_runs(space)
-    plans, queue = sweeping.checked(CONFIG.value, wanted), Listed(wanted)
+    queue, grouping = Listed(wanted), EXECUTOR.value == "population"
+    here = grouping and not DRY_RUN.value  # else the devices are for the processes that train
+    select_platform(population.platform(CONFIG.value, queue.everything()) if here else "cpu")
+    plans = sweeping.checked(CONFIG.value, wanted)
     options = Options(plans, JOBS.value, MEMBERS.value, TOGETHER.value)
-    grouping = EXECUTOR.value == "population"
     if DRY_RUN.value:
         print(sweeping.table(wanted, populations.grouped(plans) if grouping else ()))
         return 0

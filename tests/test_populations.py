@@ -134,9 +134,11 @@ class Training:
     def __init__(self, fit: int, bad: tuple[str, ...]):
         self.fit, self.bad = fit, bad
         self.tried: list[list[str]] = []
+        self.together: list[bool] = []
 
     def __call__(self, plans, workdirs, mesh, together, interrupt):
         self.tried.append(list(plans))
+        self.together.append(together)
         if len(plans) > self.fit:
             raise RuntimeError("RESOURCE_EXHAUSTED: out\n of memory")
         for (name, plan), workdir in zip(plans.items(), workdirs, strict=True):
@@ -171,7 +173,9 @@ def trained(monkeypatch, folder: Path, training: Training, **options) -> tuple[T
 
 def test_what_is_too_much_for_memory_becomes_less_and_one_run_at_fault_stops_nobody(monkeypatch, tmp_path, capsys):
     training = Training(fit=2, bad=("seed=5",))
+    monkeypatch.setattr(capacity, "most_members", lambda plan, mesh, together: 1 // 0)
     queue, runs = trained(monkeypatch, tmp_path, training)
+    said = capsys.readouterr().out
     assert [len(tried) for tried in training.tried] == [8, 4, 2, 2, 4, 2, 1, 2]
     assert sorted(queue.told) == [run.name for run in runs]
     assert {run.name: run.state for run in runs if run.state != "finished"} == {"seed=5": "failed"}
@@ -186,13 +190,17 @@ def test_what_is_too_much_for_memory_becomes_less_and_one_run_at_fault_stops_nob
 
 def test_members_at_once_are_at_most_so_many_in_equal_parts(monkeypatch, tmp_path):
     training = Training(fit=8, bad=())
-    trained(monkeypatch, tmp_path, training, members=3)
-    assert [len(tried) for tried in training.tried] == [2, 3, 3]
+    trained(monkeypatch, tmp_path / "in turns", training, members=3)
+    assert [len(tried) for tried in training.tried] == [2, 3, 3] and training.together == [False] * 3
+    training = Training(fit=8, bad=())
+    trained(monkeypatch, tmp_path / "together", training, members=7, together=True)
+    assert [len(tried) for tried in training.tried] == [4, 4] and training.together == [True] * 2
 
 
-def test_runs_for_several_platforms_or_without_their_devices_are_refused(plans):
+def test_runs_for_several_platforms_or_without_their_devices_are_refused(plans, tmp_path):
     with pytest.raises(UserError, match="run device: .*devices=99"):
         population.ready(plans)
-    other = {**plans["a"].config, "accelerator": {**plans["a"].config["accelerator"], "platform": "gpu"}}
+    runs = [SweepRun("a", {}, tmp_path), SweepRun("b", {"accelerator.platform": "gpu"}, tmp_path)]
+    assert [population.platform(config(), part) for part in (runs[:1], runs[1:], [])] == ["cpu", "gpu", "cpu"]
     with pytest.raises(UserError, match=r"platform varies, cpu, gpu; accepted .*: one"):
-        population.ready({**plans, "gpu": dataclasses.replace(plans["a"], config=other)})
+        population.platform(config(), runs)

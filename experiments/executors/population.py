@@ -5,8 +5,8 @@ from __future__ import annotations
 import gc
 import itertools
 import traceback
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from experiments import cli
 from experiments.executors.base import Options, Queue, cleared, failed
@@ -22,30 +22,38 @@ if TYPE_CHECKING:
 
     Group = Mapping[str, Experiment]  # by name of the run
 
+_PLATFORM = "accelerator.platform"
 _SHOWN = 300  # characters of a reason
 
 
-def ready(plans: Group) -> None:
-    """Selects the devices and checks each group on them, before anything is written.
+def platform(config: Mapping[str, Any], runs: Sequence[SweepRun]) -> str:
+    """The one that all runs of a config are for.
 
     Raises:
-      UserError: no such devices, or runs for different ones, several processes, or an evaluator that can't judge.
+      UserError: they are for several, and a process has one.
+    """
+    found = sorted({str(run.overrides.get(_PLATFORM, config["accelerator"]["platform"])) for run in runs}) or ["cpu"]
+    if len(found) > 1:
+        raise UserError(f"{_PLATFORM} varies, {', '.join(found)}; accepted for --executor=population: one")
+    return found[0]
+
+
+def ready(plans: Group) -> None:
+    """Checks each group on the devices, before anything is written.
+
+    Raises:
+      UserError: too few devices, several processes, or an evaluator that can't judge.
     """
     import jax
 
     from genjax import populations
     from genjax.train.compilation import use_cache
     from genjax.train.evaluation import check
-    from genjax.train.sharding import mesh_of, select_platform
+    from genjax.train.sharding import mesh_of
 
-    platforms = sorted({plan.config["accelerator"]["platform"] for plan in plans.values()})
-    if len(platforms) > 1:
-        raise UserError(f"accelerator.platform varies, {', '.join(platforms)}; accepted for --executor=population: one")
-    for platform in platforms:
-        select_platform(platform)
-        use_cache()
-        if jax.process_count() > 1:
-            raise UserError(f"--executor=population is one process, here are {jax.process_count()}; train runs alone")
+    if jax.process_count() > 1:
+        raise UserError(f"--executor=population is one process, here are {jax.process_count()}; train runs alone")
+    use_cache()
     for group in populations.grouped(plans):
         name, plan = next(iter(group.items()))  # members differ in numbers only
         try:
@@ -57,7 +65,7 @@ def ready(plans: Group) -> None:
 
 
 def train(sweep: Sweep, queue: Queue, options: Options) -> int:
-    """An ``Executor`` of runs that are known beforehand and ``ready``."""
+    """An ``Executor`` of runs that are known beforehand, of which none is hopeless, and ``ready``."""
     from genjax import populations
     from genjax.train.interrupt import Interrupt
 
