@@ -9,7 +9,8 @@ skipped, interrupted ones continue, failed ones are tried again, and runs that t
 
 Executors: local trains --jobs runs at once, each in a process of its own. population trains runs that differ only in
 seeds, learning rates and the like in this process, with one program, as many at once as memory allows; --dry_run says
-which group each run is in.
+which group each run is in. slurm submits them as an array of jobs, with --slurm=partition=main --slurm=time=60 and the
+like, and waits for them unless --nowait is given.
 
 Exit status: 0 all runs are finished or stopped early, 1 some failed, 3 every one diverged, 130 and 143 interrupted.
 """
@@ -29,14 +30,16 @@ WORKDIR = flags.DEFINE_string("workdir", None, "Folder for the runs' folders; cr
 SWEEP = flags.DEFINE_string("sweep", "", "Which sweep of the config: NAME for its function sweep_NAME().")
 EXECUTOR = flags.DEFINE_enum("executor", "local", sorted(EXECUTORS), "How runs are trained.")
 DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print the table of runs and write nothing.")
-JOBS = flags.DEFINE_integer("jobs", 1, "Processes at once, of the executor local.", lower_bound=1)
+JOBS = flags.DEFINE_integer("jobs", None, "Runs at once: local 1 unless given, slurm all.", lower_bound=1)
 MEMBERS = flags.DEFINE_integer("members", None, "Runs at once, of population; unless given, as fit.", lower_bound=1)
 TOGETHER = flags.DEFINE_bool("together", None, "Of population: runs as one program; unless given, on an accelerator.")
+SLURM = flags.DEFINE_multi_string("slurm", [], "A setting of slurm's jobs: partition=main, time=60 (minutes), mem=8GB.")
+WAIT = flags.DEFINE_bool("wait", True, "Stay until slurm's jobs have ended; --nowait leaves when they are submitted.")
 
 
 def main() -> int:
     from experiments import sweeping
-    from experiments.executors import population
+    from experiments.executors import population, slurm_jobs
     from experiments.executors.base import Listed, Options
     from genjax import populations
     from genjax.sweep import Search
@@ -53,11 +56,14 @@ def main() -> int:
             f"--config={flag.config_filename}: sweep() is a Search, which no executor takes yet; accepted: a list"
         )
     sweep, wanted = sweep.with_runs(space)
+    if EXECUTOR.value != "slurm" and (SLURM.value or not WAIT.value):
+        raise UserError(f"--slurm and --nowait are about --executor=slurm, not {EXECUTOR.value}")
+    slurm = slurm_jobs.settings(SLURM.value) if EXECUTOR.value == "slurm" else {}
     queue, grouping = Listed(wanted), EXECUTOR.value == "population"
     here = grouping and not DRY_RUN.value  # else the devices are for the processes that train
     select_platform(population.platform(CONFIG.value, queue.everything()) if here else "cpu")
     plans = sweeping.checked(CONFIG.value, wanted)
-    options = Options(plans, JOBS.value, MEMBERS.value, TOGETHER.value)
+    options = Options(plans, JOBS.value, MEMBERS.value, TOGETHER.value, slurm, WAIT.value)
     if DRY_RUN.value:
         print(sweeping.table(wanted, populations.grouped(plans) if grouping else ()))
         return 0
@@ -66,6 +72,9 @@ def main() -> int:
     with sweeping.locked(sweep):
         sweep.write()
         signal = EXECUTORS[EXECUTOR.value](sweep, queue, options)
+    if not WAIT.value and not signal:  # nothing has ended yet
+        print(sweeping.counts(wanted))
+        return 0
     return sweeping.ending(sweep, wanted, signal)
 
 

@@ -13,18 +13,24 @@ An executor
 - leaves a run alone that fails, and goes on with the others;
 - asks ``Queue.verdict`` about each running run every second or so, and interrupts one that it calls hopeless;
 - tells ``Queue.ended`` about each that does not run any more;
-- passes SIGINT and SIGTERM on to what it started, so that everything is saved, and leaves at once at the second.
+- passes SIGINT and SIGTERM on to what it started, so that everything is saved, and leaves at once at the second; only
+  jobs of a cluster go on without it.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import re
+import signal
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 from experiments.sweep_folder import ENDED, Sweep, SweepRun
 from genjax.io.files import read_json, write_json
+from genjax.io.writer import read_metrics
+from genjax.types import UserError
 
 if TYPE_CHECKING:
     from genjax.train.plan import Experiment
@@ -36,15 +42,19 @@ class Options:
 
     Attributes:
       plans: the checked experiment of each run that is known beforehand, by name.
-      jobs: processes at once.
+      jobs: at once, None for one process on this machine and every job of a cluster.
       members: of one program at most, None for as many as memory allows.
       together: whether members are one program, None for "on an accelerator".
+      slurm: what its jobs are given, by submitit's names.
+      wait: for the jobs of a cluster.
     """
 
     plans: Mapping[str, Experiment]
-    jobs: int = 1
+    jobs: int | None = None
     members: int | None = None
     together: bool | None = None
+    slurm: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    wait: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,10 +121,14 @@ def failed(run: SweepRun, reason: str, status: int) -> None:
       reason: one line.
       status: of its process, negative for a signal that killed it.
     """
+    record = {"reason": reason, "status": status, "attempts": attempts(run) + 1, "time": round(time.time(), 3)}
+    write_json(run.workdir.failure, record)
+
+
+def attempts(run: SweepRun) -> int:
+    """How often a run has failed."""
     path = run.workdir.failure
-    attempts = read_json(path)["attempts"] if path.exists() else 0
-    record = {"reason": reason, "status": status, "attempts": attempts + 1, "time": round(time.time(), 3)}
-    write_json(path, record)
+    return read_json(path)["attempts"] if path.exists() else 0
 
 
 def stopped(run: SweepRun, verdict: Verdict) -> None:
@@ -125,3 +139,25 @@ def stopped(run: SweepRun, verdict: Verdict) -> None:
 def cleared(run: SweepRun) -> None:
     """Forgets the failure of a run that has gone well since."""
     run.workdir.failure.unlink(missing_ok=True)
+
+
+def last_words(log: Path, offset: int, status: int) -> str:
+    """Why a training failed, in one line, from what it printed behind a position and its exit status."""
+    with open(log, "rb") as file:
+        file.seek(offset)
+        lines = [line for line in file.read().decode(errors="replace").splitlines() if line.strip()]
+    said = next((line for line in reversed(lines) if line.startswith("error: ")), lines[-1] if lines else "")
+    said = said.removeprefix("error: ").strip()
+    if status >= 0:
+        return said or f"exit status {status}"
+    return f"killed by {signal.Signals(-status).name}{', out of memory?' if -status == signal.SIGKILL else ''}"
+
+
+def result(run: SweepRun) -> str:
+    """The last of each metric that evaluations logged, in a few words."""
+    try:
+        records = read_metrics(run.workdir.metrics)
+    except UserError:
+        return ""
+    found = {name: value for record in records for name, value in record.items() if re.match(r"eval/\w+$", name)}
+    return " ".join(f"{name.removeprefix('eval/')} {value:.5g}" for name, value in list(found.items())[:3])

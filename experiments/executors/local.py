@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -12,10 +11,8 @@ from types import FrameType
 from typing import Any
 
 from experiments import cli
-from experiments.executors.base import Options, Queue, Verdict, cleared, failed, stopped
+from experiments.executors.base import Options, Queue, Verdict, cleared, failed, last_words, result, stopped
 from experiments.sweep_folder import Sweep, SweepRun
-from genjax.io.writer import read_metrics
-from genjax.types import UserError
 
 _POLL = 0.1  # seconds
 
@@ -43,30 +40,21 @@ class _Job:
         elif self.verdict is not None:
             stopped(self.run, self.verdict)
         elif not interrupted:
-            failed(self.run, self._last_line(status), status)
+            failed(self.run, last_words(self.run.log, self._offset, status), status)
         state = "interrupted" if self.run.state in ("begun", "new") else self.run.state
-        return f"{state} after {time.monotonic() - self.began:.0f} s {self.run.reason or _result(self.run)}".strip()
-
-    def _last_line(self, status: int) -> str:
-        with open(self.run.log, "rb") as log:
-            log.seek(self._offset)
-            lines = [line for line in log.read().decode(errors="replace").splitlines() if line.strip()]
-        said = next((line for line in reversed(lines) if line.startswith("error: ")), lines[-1] if lines else "")
-        said = said.removeprefix("error: ").strip()
-        if status >= 0:
-            return said or f"exit status {status}"
-        return f"killed by {signal.Signals(-status).name}{', out of memory?' if -status == signal.SIGKILL else ''}"
+        return f"{state} after {time.monotonic() - self.began:.0f} s {self.run.reason or result(self.run)}".strip()
 
 
 def train(sweep: Sweep, queue: Queue, options: Options) -> int:
     """An ``Executor``: ``options.jobs`` processes of ``experiments.train`` at once."""
     environment = dict(os.environ)
-    if options.jobs > 1:  # XLA would give the first process most of a GPU's memory
-        environment.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", f"{0.9 / options.jobs:.3f}")
+    at_once = options.jobs or 1
+    if at_once > 1:  # XLA would give the first process most of a GPU's memory
+        environment.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", f"{0.9 / at_once:.3f}")
     jobs: list[_Job] = []
     with _PassedOn(jobs) as interrupt:
         while True:
-            while len(jobs) < options.jobs and interrupt.signal is None and (run := queue.take()) is not None:
+            while len(jobs) < at_once and interrupt.signal is None and (run := queue.take()) is not None:
                 print(f"{run.name}: {'continues' if run.state != 'new' else 'starts'}, see {run.log}", flush=True)
                 interrupt.add(_Job(sweep, run, environment))
             if not jobs:
@@ -120,13 +108,3 @@ class _PassedOn:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
         print(f"{signal.Signals(number).name}: {len(self._jobs)} runs save and leave", flush=True)
-
-
-def _result(run: SweepRun) -> str:
-    """The last of each metric that evaluations logged, in a few words."""
-    try:
-        records = read_metrics(run.workdir.metrics)
-    except UserError:
-        return ""
-    found = {name: value for record in records for name, value in record.items() if re.match(r"eval/\w+$", name)}
-    return " ".join(f"{name.removeprefix('eval/')} {value:.5g}" for name, value in list(found.items())[:3])
