@@ -27,7 +27,8 @@ PROGRAMS = ("setpriv", "munged", "slurmctld", "slurmd", "sbatch", "srun", "squeu
 _SEARCH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])  # where daemons are; not on every PATH
 
 # Jobs of any size share the CPUs that are said to be here, whether or not the machine has them. A requeued job waits
-# until its credential has expired (cred_expire). A job told to stop has KillWait seconds for its last checkpoint.
+# until its credential has expired (cred_expire). A job told to stop has KillWait seconds for its last checkpoint, one
+# that makes room for a job of the partition "urgent" GraceTime seconds before that, where it is in "graceful".
 _CONFIGURATION = """\
 ClusterName=one_machine
 SlurmctldHost=localhost(127.0.0.1)
@@ -56,7 +57,11 @@ KillWait={kill_wait}
 InactiveLimit=0
 MinJobAge=300
 NodeName=localhost NodeAddr=127.0.0.1 CPUs={cpus} RealMemory=4000 State=UNKNOWN
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
 PartitionName=main Nodes=localhost Default=YES MaxTime=INFINITE OverTimeLimit=0 State=UP
+PartitionName=graceful Nodes=localhost GraceTime=60 State=UP
+PartitionName=urgent Nodes=localhost PriorityTier=2 State=UP
 """
 
 
