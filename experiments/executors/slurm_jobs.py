@@ -138,9 +138,11 @@ class Jobs:
         try:
             jobs = executor.submit_array(tasks)
         except (FailedJobError, FailedSubmissionError) as error:
-            self._note(submitting="")
+            status = getattr(error.__cause__, "returncode", -1)
+            if status > 0:  # one that was killed may have submitted them
+                self._note(submitting="")
             said = " ".join(line.removeprefix("sbatch: error: ") for line in str(error).splitlines())
-            raise UserError(f"sbatch refused the jobs: {said}") from error
+            raise UserError(f"sbatch refused the jobs: {said or f'exit status {status}'}") from error
         noted = {run.name: {"job": job.job_id, "attempts": attempts(run)} for run, job in zip(runs, jobs, strict=True)}
         self._note(submitting="", jobs={**self._record["jobs"], **noted})
         return jobs[0].job_id.partition("_")[0]
