@@ -109,7 +109,7 @@ def test_a_job_that_slurm_has_forgotten(monkeypatch):
 
 
 class Fake:
-    """A queue of jobs that tells what it is told to, look by look; None for no answer, a function for what happens then."""
+    """A queue of jobs that tells what it is told to, look by look: None for no answer, functions for what happens."""
 
     def __init__(self, monkeypatch, looks):
         self.looks = list(looks)
@@ -179,8 +179,8 @@ def test_slurm_that_does_not_answer_is_one_line(tmp_path, monkeypatch):
 )
 def test_what_sbatch_refuses_is_one_line_and_what_nobody_knows_is_noted(tmp_path, monkeypatch, answer, known):
     (tmp_path / "bin").mkdir()
-    for name, answer in (("sbatch", answer), ("srun", "exit 0")):
-        (tmp_path / "bin" / name).write_text(f"#!/bin/sh\n{answer}\n")
+    for name, does in (("sbatch", answer), ("srun", "exit 0")):
+        (tmp_path / "bin" / name).write_text(f"#!/bin/sh\n{does}\n")
         (tmp_path / "bin" / name).chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=":")
     sweep = sweep_of(tmp_path / "sweep", "seed=0", "seed=1")
