@@ -7,6 +7,8 @@ Settings behind the config hold for every run. --sweep=NAME takes the file's swe
 table of runs with their states and writes nothing. The same command again trains what is missing: finished runs are
 skipped, interrupted ones continue, failed ones are tried again, and runs that the config has come to ask for are added.
 
+A sweep() may be a Search, whose runs are chosen one by one and stopped early where they are hopeless (executor local).
+
 Executors: local trains --jobs runs at once, each in a process of its own. population trains runs that differ only in
 seeds, learning rates and the like in this process, with one program, as many at once as memory allows; --dry_run says
 which group each run is in. slurm submits them as an array of jobs, with --slurm=partition=main --slurm=time=60 and the
@@ -17,13 +19,17 @@ Exit status: 0 all runs are finished or stopped early, 1 some failed, 3 every on
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 from ml_collections import config_flags
 
 from experiments import cli
 from experiments.executors import EXECUTORS
+
+if TYPE_CHECKING:
+    from experiments.sweep_folder import Sweep
+    from genjax.sweep import Search
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "File and argument, such as configs/vae/mnist_conv.py:smoke.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder for the runs' folders; created when missing.")
@@ -51,13 +57,11 @@ def main() -> int:
     flag: Any = flags.FLAGS["config"]
     sweep = sweeping.begun(WORKDIR.value, flag, EXECUTOR.value)
     space = sweeping.space_of(flag.config_filename, SWEEP.value)
-    if isinstance(space, Search):
-        raise UserError(
-            f"--config={flag.config_filename}: sweep() is a Search, which no executor takes yet; accepted: a list"
-        )
-    sweep, wanted = sweep.with_runs(space)
     if EXECUTOR.value != "slurm" and (SLURM.value or not WAIT.value):
         raise UserError(f"--slurm and --nowait are about --executor=slurm, not {EXECUTOR.value}")
+    if isinstance(space, Search):
+        return _search(sweep, space)
+    sweep, wanted = sweep.with_runs(space)
     slurm = slurm_jobs.settings(SLURM.value) if EXECUTOR.value == "slurm" else {}
     queue, grouping = Listed(wanted), EXECUTOR.value == "population"
     here = grouping and not DRY_RUN.value  # else the devices are for the processes that train
@@ -76,6 +80,32 @@ def main() -> int:
         print(sweeping.counts(wanted))
         return 0
     return sweeping.ending(sweep, wanted, signal)
+
+
+def _search(sweep: Sweep, search: Search) -> int:
+    """Trains the runs that a search proposes."""
+    import dataclasses
+
+    from experiments import searching, sweeping
+    from experiments.executors.base import Options
+    from genjax.train.sharding import select_platform
+    from genjax.types import UserError
+
+    if EXECUTOR.value != "local":
+        raise UserError(f"--executor={EXECUTOR.value}: the sweep is a Search; accepted for one: local")
+    select_platform("cpu")  # the devices are for the processes that train
+    sweep = dataclasses.replace(sweep, metric=search.metric, mode=search.mode)
+    searching.checked(search, CONFIG.value, sweep)
+    if DRY_RUN.value:
+        print(sweeping.table(sweep.runs))
+        print(f"a search for {search.metric} ({search.mode}): {len(sweep.runs)} of {search.trials} runs proposed")
+        return 0
+    with sweeping.locked(sweep):
+        sweep.write()
+        queue = searching.Searched(sweep, search, CONFIG.value)
+        signal = EXECUTORS[EXECUTOR.value](sweep, queue, Options({}, JOBS.value))
+        queue.close()
+    return sweeping.ending(queue.sweep, queue.sweep.runs, signal)
 
 
 if __name__ == "__main__":

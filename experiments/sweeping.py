@@ -99,7 +99,7 @@ def locked(sweep: Sweep) -> Iterator[None]:
 
 def table(runs: Sequence[SweepRun], groups: Sequence[Mapping[str, Experiment]] = ()) -> str:
     """A line for each run, one for each group of runs that train as one program, and how many are in each state."""
-    width = max(len(run.name) for run in runs)
+    width = max((len(run.name) for run in runs), default=0)
     member = {name: f"group {number}  " for number, group in enumerate(groups, 1) for name in group}
     lines = [
         f"{run.name:<{width}}  {run.state:<8}  {member[run.name] if member else ''}{run.reason}".rstrip()

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
-import pytest
-
-from tests.cli.commands import ROOT, one_line, read, run, run_many, snapshot
+from tests.cli.commands import ROOT, one_line, read, records, run, run_many, snapshot, start
 
 SMALL = ("--config.model.network.width=8", "--config.total=4 steps")
 CONFIG = """
 from configs.vae.digits_conv import get_config
+from genjax.sweep import Range, Search
 
 
 def sweep():
     return [{"optim.learning_rate": 1e20}, {"accelerator.devices": 99}, {"seed": 5}][:%d]
+
+
+def sweep_search():
+    space = {"optim.learning_rate": Range(1e-4, 1e-1, "log"), "model.beta": Range(0.5, 2.0)}
+    return Search(space, metric="eval/elbo", trials=3)
 
 
 def sweep_misspelt():
@@ -52,15 +57,47 @@ def test_runs_end_each_in_its_way_and_the_same_command_trains_what_is_left(tmp_p
     ]
 
 
-@pytest.mark.parametrize(
-    ("flag", "message"),
-    [
-        ("--sweep=misspelt", "run learning_rat=1: optim.learning_rat: no such setting"),
-        ("--sweep=wrong", "batch_size='many': accepted: int"),
-        ("--sweep=no_such", "has no function sweep_no_such(); accepted: none, --sweep=misspelt, --sweep=wrong"),
-    ],
-)
-def test_a_bad_run_stops_the_sweep_before_anything_is_written(tmp_path, flag, message):
-    (answer,) = run_many([("sweep", [config(tmp_path), f"--workdir={tmp_path}/new", flag])], cwd=ROOT)
-    assert message in one_line(answer) and answer.compiled == 0
+def test_a_bad_run_stops_the_sweep_before_anything_is_written(tmp_path):
+    cases = {
+        "misspelt": "run learning_rat=1: optim.learning_rat: no such setting",
+        "wrong": "batch_size='many': accepted: int",
+        "no_such": "has no function sweep_no_such(); accepted: none, --sweep=search, --sweep=misspelt, --sweep=wrong",
+    }
+    given = config(tmp_path)
+    answers = run_many([("sweep", [given, f"--workdir={tmp_path}/new", f"--sweep={name}"]) for name in cases], cwd=ROOT)
+    for answer, message in zip(answers, cases.values(), strict=True):
+        assert message in one_line(answer) and answer.compiled == 0
     assert not (tmp_path / "new").exists()
+
+
+def test_a_search_that_was_interrupted_goes_on(tmp_path):
+    folder = tmp_path / "search"
+    arguments = [config(tmp_path), f"--workdir={folder}", "--sweep=search", *SMALL]
+    process = start("sweep", *arguments, "--jobs=2")
+    for line in process.stdout:
+        if ": starts" in line:
+            break
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 143 and err == "", out + err
+    first = [entry["name"] for entry in read(folder / "sweep.json")["runs"]]
+    assert 1 <= len(first) <= 2
+    answer = run("sweep", *arguments, "--jobs=2")
+    assert answer.status == 0 and "3 runs: 3 finished" in answer.out, answer
+    names = [entry["name"] for entry in read(folder / "sweep.json")["runs"]]
+    assert names[: len(first)] == first and len(names) == 3
+    elbo = lambda name: [r["eval/elbo"] for r in records(folder / name) if "eval/elbo" in r][-1]  # noqa: E731
+    best = max(names, key=elbo)
+    assert f"best: {best} (eval/elbo " in answer.out
+    assert "tensorboard --logdir=" in answer.out and (folder / "tensorboard" / best).is_dir()
+    other, table, report = run_many(
+        [
+            ("sweep", [*arguments, "--executor=population"]),
+            ("sweep", [*arguments, "--dry_run"]),
+            ("report", [str(folder)]),
+        ],
+        cwd=ROOT,
+    )
+    assert "the sweep is a Search; accepted for one: local" in one_line(other)
+    assert "a search for eval/elbo (max): 3 of 3 runs proposed" in table.out
+    assert report.status == 0 and f"best: {best.replace(',', ', ')}" in report.out, report
