@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,7 +24,7 @@ class _Job:
     def __init__(self, sweep: Sweep, run: SweepRun, environment: dict[str, str]):
         self.run, self.began = run, time.monotonic()
         self.verdict: Verdict | None = None
-        command = [sys.executable, "-u", "-m", "experiments.train", *sweep.arguments(run)]
+        command = [*_tied(), sys.executable, "-u", "-m", "experiments.train", *sweep.arguments(run)]
         run.log.parent.mkdir(parents=True, exist_ok=True)
         self._offset = run.log.stat().st_size if run.log.exists() else 0
         with open(run.log, "ab") as log:
@@ -68,6 +69,11 @@ def train(sweep: Sweep, queue: Queue, options: Options) -> int:
                 elif job.verdict is None and (verdict := queue.verdict(job.run)) is not None:
                     job.verdict = verdict
                     job.process.send_signal(signal.SIGTERM)
+
+
+def _tied() -> list[str]:
+    """Before a command: it is asked to save and leave when this process ends without a word, as by kill -9 (Linux)."""
+    return ["setpriv", "--pdeathsig", "TERM"] if shutil.which("setpriv") else []
 
 
 class _PassedOn:

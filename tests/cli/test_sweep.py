@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
 import signal
+import time
 from pathlib import Path
+
+import pytest
 
 from tests.cli.commands import ROOT, one_line, read, records, run, run_many, snapshot, start
 
@@ -70,6 +75,18 @@ def test_a_bad_run_stops_the_sweep_before_anything_is_written(tmp_path):
     assert not (tmp_path / "new").exists()
 
 
+def training(folder: Path) -> list[str]:
+    """The processes that train runs in a folder."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            command = path.read_bytes().split(b"\0")
+            if b"experiments.train" in command and any(str(folder).encode() in part for part in command):
+                found.append(path.parent.name)
+    return found
+
+
+@pytest.mark.skipif(shutil.which("setpriv") is None, reason="runs leave with a killed sweep where there is setpriv")
 def test_a_search_that_was_interrupted_goes_on(tmp_path):
     folder = tmp_path / "search"
     arguments = [config(tmp_path), f"--workdir={folder}", "--sweep=search", *SMALL]
@@ -80,6 +97,15 @@ def test_a_search_that_was_interrupted_goes_on(tmp_path):
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 143 and err == "", out + err
+    killed = start("sweep", *arguments)
+    while not (trains := training(folder)):
+        assert killed.poll() is None, killed.communicate()
+        time.sleep(0.05)
+    killed.kill()
+    killed.communicate()
+    while training(folder):  # its run leaves with it
+        time.sleep(0.05)
+    assert len(trains) == 1
     first = [entry["name"] for entry in read(folder / "sweep.json")["runs"]]
     assert 1 <= len(first) <= 2
     answer = run("sweep", *arguments, "--jobs=2")
