@@ -43,7 +43,7 @@ def test_every_command_is_one_this_test_knows():
     known = {"make", "pip", "tensorboard", "python"}
     assert {words[0] for words in commands()} == known
     assert {words[2] for words in commands() if words[0] == "python"} == {
-        f"experiments.{name}" for name in ("train", "evaluate", "sample", "prepare", "report", "export")
+        f"experiments.{name}" for name in ("train", "evaluate", "sample", "prepare", "report", "export", "sweep")
     }
 
 
@@ -71,6 +71,7 @@ def test_commands_run(tmp_path):
         ran += 1
     assert ran >= 7
     assert (tmp_path / "runs/vae/samples").is_dir() and (tmp_path / "runs/gan/images/samples.png").exists()
+    assert (tmp_path / "runs/sweep/report/report.md").exists()
     assert (tmp_path / "runs/RESULTS.md").exists() and (tmp_path / "runs/results/index.html").exists()
 
 

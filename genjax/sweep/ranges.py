@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from scipy.stats import qmc
 
 from genjax.sweep.space import Overrides, plain, unique
 from genjax.types import UserError
@@ -140,6 +139,8 @@ def random(space: Space, num: int, seed: int = 0) -> list[Overrides]:
 
 def quasi_random(space: Space, num: int, seed: int = 0) -> list[Overrides]:
     """``num`` points that fill the space evenly: a scrambled Halton sequence (Owen 2017), by scipy."""
+    from scipy.stats import qmc  # half a second and more, which every run of a sweep would pay
+
     shares = qmc.Halton(len(checked(space)), scramble=True, rng=np.random.default_rng(seed)).random(_positive(num))
     return _drawn(space, shares)
 
