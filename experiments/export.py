@@ -51,7 +51,7 @@ def main() -> int:
 
     from experiments.restore import restore
     from genjax.io.files import write_atomic, write_json
-    from genjax.io.workdir import describe_environment
+    from genjax.io.manifest import manifest
     from genjax.train.evaluation import weights_of
     from genjax.types import UserError
 
@@ -65,12 +65,13 @@ def main() -> int:
         raise UserError(f"--out={OUT.value} is not an empty folder; accepted: a new one, or one without files")
     from safetensors.numpy import save
 
-    from genjax.train.export import export_program
+    from genjax.train.export import FORMAT, export_program
 
     run = restore(WORKDIR.value, CHECKPOINT.value, "cpu", cli.settings_of(SET.value), EMA.value)
     program = export_program(run.plan.family, run.state)
     spec = run.plan.train.spec
-    manifest = {
+    about = {
+        **manifest(FORMAT, run.plan.config),
         **program.manifest,
         "family": run.plan.family.name,
         "step": int(run.state.step),
@@ -78,12 +79,10 @@ def main() -> int:
         "sampling": dict(run.plan.family.sampling),
         "images": {"height": spec.height, "width": spec.width, "channels": spec.channels, "classes": spec.classes},
         "class_names": list(spec.class_names),
-        "config": run.plan.config,
-        "versions": describe_environment()["packages"],
     }
     sizes = {"height": spec.height, "width": spec.width, "channels": spec.channels, "classes": max(spec.classes, 1)}
     call = _CALLS[program.name].format(**sizes)
-    write_json(out / "manifest.json", manifest)
+    write_json(out / "manifest.json", about)
     header = {"manifest": json.dumps(json.loads((out / "manifest.json").read_text()))}
     write_atomic(out / "weights.safetensors", save(program.weights, header))
     write_atomic(out / f"{program.name}.stablehlo", bytes(program.serialized))

@@ -3,9 +3,9 @@
 Orbax (its v1 interface) writes and reads the arrays; nothing else in the library knows of it. On disk a state is a
 nested dictionary of arrays named by their path in the pytree (``params/generator/Dense_0/kernel``), so the containers
 a state is made of (dataclasses, named tuples, empty nodes) may change without making old files unreadable. Beside it
-lies one JSON record: every leaf's shape and dtype, the metrics and the caller's metadata. Sizes and checksums of the
-files are noted when a save is finished, because Orbax reads flipped bits back without complaint, and complains of a
-truncated file with pages of its own log.
+lies one JSON record: a manifest (number of the format, config, versions, every leaf's shape and dtype), the metrics and
+the caller's metadata. Sizes and checksums of the files are noted when a save is finished, because Orbax reads flipped
+bits back without complaint, and complains of a truncated file with pages of its own log.
 """
 
 from __future__ import annotations
@@ -28,10 +28,12 @@ from genjax.io.damage import Damage
 from genjax.io.files import decode_floats, encode_floats, folder_lock, reason, verify, write_fingerprints
 from genjax.io.leader import from_leader, is_leader
 from genjax.io.leaves import describe, is_empty, named, with_sharding
+from genjax.io.manifest import check_format, manifest
 from genjax.tree import nested
 from genjax.types import UserError
 
 Which = int | Literal["latest", "best"]
+FORMAT = 1  # of a checkpoint: what the record says and how leaves are named
 
 _TEMPORARY = ".orbax-checkpoint-tmp"  # part of the name of a folder Orbax has not finished
 _RECORD = "_CHECKPOINT_METADATA"  # Orbax's file of JSON, where it keeps what a caller adds
@@ -55,6 +57,7 @@ class Checkpoints:
       best_metric: name of the metric whose best step is kept too; None keeps no best step.
       best_mode: whether a smaller ("min") or larger ("max") metric is better. Of equal values the earlier step is best.
       read_only: for evaluation and sampling beside a live training: writes, removes and creates nothing.
+      config: of the run, for the manifest.
 
     Raises:
       UserError: the folder cannot be created, or an argument is out of range.
@@ -69,6 +72,7 @@ class Checkpoints:
         best_metric: str | None = None,
         best_mode: str = "min",
         read_only: bool = False,
+        config: Mapping[str, Any] | None = None,
     ):
         if min(keep_latest, 1 if keep_every is None else keep_every) < 1:
             raise UserError(f"checkpoints: keep_latest={keep_latest}, keep_every={keep_every}; must be at least 1")
@@ -82,6 +86,7 @@ class Checkpoints:
         self._worker: ThreadPoolExecutor | None = None
         self._records: dict[int, dict[str, Any]] = {}  # a finished checkpoint never changes
         self._damage = Damage(self.folder)
+        self._config = config or {}
         _quieten()
         if not read_only:
             try:
@@ -132,6 +137,11 @@ class Checkpoints:
         """The metrics saved with a step, empty where it had none. Raises UserError like ``metadata``."""
         return self._record(self._resolve(step))["metrics"]
 
+    def manifest(self, step: Which) -> dict[str, Any]:
+        """``{"format", "config", "versions", "leaves"}`` of a step; an older one has the last alone."""
+        record = self._record(self._resolve(step))
+        return {name: value for name, value in record.items() if name not in ("metrics", "metadata")}
+
     # Writing.
 
     def save(
@@ -166,6 +176,7 @@ class Checkpoints:
             return False
         leaves = {name: x if isinstance(x, jax.Array) else jnp.asarray(x) for name, x in named(state).items()}
         record = {
+            **manifest(FORMAT, self._config),
             "leaves": {name: describe(x) for name, x in leaves.items()},
             "metrics": {name: float(value) for name, value in (metrics or {}).items()},
             "metadata": dict(metadata or {}),
@@ -310,7 +321,10 @@ class Checkpoints:
                 # is using.
                 verify(self.folder / str(step), up_to=_SMALL)
                 record = decode_floats(json.loads((self.folder / str(step) / _RECORD).read_text())["custom_metadata"])
-                self._records[step] = {key: record[key] for key in ("leaves", "metrics", "metadata")}
+                check_format(record, FORMAT, f"checkpoint step {step} in {self.folder}")
+                self._records[step] = record | {key: record[key] for key in ("leaves", "metrics", "metadata")}
+            except UserError:
+                raise
             except Exception as error:
                 raise self._unreadable(step, error) from error
         return self._records[step]

@@ -9,7 +9,6 @@ where training went back to a checkpoint and on another way.
 from __future__ import annotations
 
 import fcntl
-import importlib.metadata
 import json
 import logging
 import os
@@ -22,22 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from genjax.io.files import decode_floats, encode_floats, read_json, write_json
+from genjax.io.manifest import versions
 from genjax.types import UserError
 
-_PACKAGES = (
-    "genjax",
-    "jax",
-    "jaxlib",
-    "flax",
-    "optax",
-    "orbax-checkpoint",
-    "numpy",
-    "scipy",
-    "ml-collections",
-    "tensorboardX",
-    "tensorflow-datasets",
-    "pillow",
-)
 POPULATION = "population.json"  # in a folder whose folders are the members of a population
 # Settings that older runs' configs lack, with what those runs did.
 _ADDED = {"checkpoint": {"keep": ""}, "accelerator": {"fsdp": 1, "tensor": 1}}
@@ -300,7 +286,7 @@ def describe_environment() -> dict[str, Any]:
         "time": round(time.time(), 3),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "packages": {name: version for name in _PACKAGES if (version := _version(name)) is not None},
+        "packages": {name: version for name, version in versions().items() if name != "python"},
         "backend": devices[0].platform,
         "device_kind": devices[0].device_kind,
         "device_count": len(devices),
@@ -308,13 +294,6 @@ def describe_environment() -> dict[str, Any]:
         "argv": list(sys.argv),
         "git": _git(Path(__file__).resolve().parents[2]),
     }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def _git(root: Path) -> dict[str, Any] | None:

@@ -71,7 +71,6 @@ def export_program(family: Family, state: TrainState) -> Program:
         raise UserError(f"a {family.name} neither draws samples nor gives logits; accepted: a family that does")
     exported = jax.export.export(jax.jit(function), platforms=PLATFORMS)(abstract, *arguments.values())
     manifest = {
-        "format": FORMAT,
         "program": name,
         "arguments": ["weights", *(f"{key}: {_described(value)}" for key, value in arguments.items())],
         "returns": returns,

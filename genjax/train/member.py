@@ -38,6 +38,7 @@ def checkpoints_of(plan: Experiment, workdir: Workdir, read_only: bool = False) 
         best_metric=section["best"] or None,
         best_mode=section["mode"],
         read_only=read_only,
+        config=plan.config,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import os
@@ -18,8 +19,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from genjax.io.checkpoint import Checkpoints
-from genjax.io.files import folder_lock
+from genjax.io.checkpoint import FORMAT, Checkpoints
+from genjax.io.files import folder_lock, write_fingerprints
+from genjax.io.leaves import named
+from genjax.io.manifest import versions
 from genjax.types import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -77,6 +80,46 @@ def test_round_trip_is_bit_exact(tmp_path):
     assert bits(restored) == bits(state)
     assert metadata == {"config": {"lr": [1, 2.5]}, "limit": math.inf}
     assert math.isnan(checkpoints.metrics(7)["loss"]) and checkpoints.metadata("latest") == metadata
+
+
+def test_a_manifest_says_what_wrote_a_step_and_what_lies_in_it(tmp_path):
+    config = {"seed": 3, "model": {"limits": (1, math.inf)}}
+    with Checkpoints(tmp_path, config=config) as checkpoints:
+        checkpoints.save(1, make_state())
+    found = Checkpoints(tmp_path, read_only=True).manifest("latest")
+    assert found["format"] == FORMAT and found["config"] == {"seed": 3, "model": {"limits": [1, math.inf]}}
+    assert {"python", "genjax", "jax", "flax", "optax", "orbax-checkpoint", "numpy"} <= found["versions"].keys()
+    assert found["versions"]["jax"] == jax.__version__
+    assert found["leaves"].keys() == named(make_state()).keys()
+    assert found["leaves"]["params/net/Dense_0/bias"] == "bfloat16[5]"
+
+
+def rewrite_record(folder, change) -> None:
+    path = folder / "_CHECKPOINT_METADATA"
+    record = json.loads(path.read_text())
+    change(record["custom_metadata"])
+    path.write_text(json.dumps(record))
+    (folder / "files.json").unlink()
+    write_fingerprints(folder)
+
+
+def test_a_step_without_a_manifest_is_read_and_one_of_a_later_format_is_not(tmp_path):
+    fill(tmp_path, {1: None, 2: 0.5}, best_metric="loss")
+    rewrite_record(tmp_path / "1", lambda record: [record.pop(name) for name in ("format", "config", "versions")])
+    older = Checkpoints(tmp_path, read_only=True)
+    assert older.restore(1, X)[0]["x"][0] == 1 and older.manifest(1) == {"leaves": {"x": "int32[3]"}}
+    rewrite_record(tmp_path / "2", lambda record: record.update(format=FORMAT + 1, leaves="otherwise"))
+    later = Checkpoints(tmp_path, best_metric="loss")
+    said: list[str] = []
+    assert later.resume_step(said.append) == 2 and not said  # it is whole, so nothing behind it is used or renamed
+    for which in (2, "latest"):
+        with pytest.raises(UserError) as caught:
+            later.restore(which, X)
+        assert str(caught.value) == (
+            f"checkpoint step 2 in {tmp_path} is of format {FORMAT + 1}, written by "
+            f"genjax {versions()['genjax']}; accepted: up to {FORMAT}"
+        )
+    assert sorted(os.listdir(tmp_path)) == ["1", "2"]
 
 
 def test_restored_arrays_lie_where_the_abstract_leaf_says(tmp_path):
