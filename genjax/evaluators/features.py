@@ -12,6 +12,7 @@ import functools
 import hashlib
 import io
 import json
+import zipfile
 from collections.abc import Callable, Mapping
 from importlib import resources
 from typing import Any
@@ -204,10 +205,17 @@ def shipped(name: str) -> Classifier:
 
 
 def read(name: str, data: bytes) -> Classifier:
-    """The network in the bytes of a file that ``pack`` made; no code in it is executed."""
-    with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-        about = json.loads(str(arrays["about"]))
-        flat = {key: arrays[key].astype(np.float32) for key in arrays.files if key != "about"}
+    """The network in the bytes of a file that ``pack`` made; no code in it is executed.
+
+    Raises:
+      UserError: the bytes are something else.
+    """
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+            about = json.loads(str(arrays["about"]))
+            flat = {key: arrays[key].astype(np.float32) for key in arrays.files if key != "about"}
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"feature network {name}: its bytes are none, or damaged; accepted: what pack makes") from error
     options = {key: tuple(value) if isinstance(value, list) else value for key, value in about["network"].items()}
     network = CLASSIFIERS[str(options.pop("name"))](num_classes=len(about["class_names"]), **options)
 
