@@ -11,7 +11,6 @@ bits back without complaint, and complains of a truncated file with pages of its
 from __future__ import annotations
 
 import json
-import logging
 import math
 import os
 import shutil
@@ -25,10 +24,11 @@ import jax.numpy as jnp
 from orbax.checkpoint import v1 as ocp
 
 from genjax.io.damage import Damage
-from genjax.io.files import decode_floats, encode_floats, folder_lock, reason, verify, write_fingerprints
+from genjax.io.files import Place, decode_floats, encode_floats, folder_lock, reason, verify, write_fingerprints
 from genjax.io.leader import from_leader, is_leader
-from genjax.io.leaves import describe, is_empty, named, with_sharding
+from genjax.io.leaves import describe, differences, is_empty, named, with_sharding
 from genjax.io.manifest import check_format, manifest
+from genjax.io.quiet import quieten_orbax
 from genjax.tree import nested
 from genjax.types import UserError
 
@@ -87,10 +87,11 @@ class Checkpoints:
         self._records: dict[int, dict[str, Any]] = {}  # a finished checkpoint never changes
         self._damage = Damage(self.folder)
         self._config = config or {}
-        _quieten()
+        quieten_orbax()
         if not read_only:
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
+                self._place = Place(self.folder)
                 self._remove_leftovers()
             except OSError as error:
                 raise UserError(f"checkpoint folder {self.folder} cannot be written: {reason(error)}") from error
@@ -172,6 +173,7 @@ class Checkpoints:
         if self.read_only:
             raise UserError(f"checkpoint folder {self.folder} is open for reading only")
         self.wait()
+        self._place.check()
         if not from_leader(lambda: step not in self.steps() or (replace and self._remove(step))):
             return False
         leaves = {name: x if isinstance(x, jax.Array) else jnp.asarray(x) for name, x in named(state).items()}
@@ -269,18 +271,9 @@ class Checkpoints:
         return jax.tree.unflatten(jax.tree.structure(abstract), leaves)
 
     def _check_fits(self, step: int, stored: Mapping[str, str], abstract: Any, *, partial: bool) -> None:
-        wanted = {name: describe(leaf) for name, leaf in named(abstract).items()}
-        differences = []
-        for name, text in wanted.items():
-            if name not in stored:
-                differences.append(f"{name} is not in the checkpoint")
-            elif stored[name] != text:
-                differences.append(f"{name} is {stored[name]} in the checkpoint but {text} in this model")
-        if not partial:
-            differences += [f"{name} is only in the checkpoint" for name in stored if name not in wanted]
-        if differences:
-            more = len(differences) - _SHOWN
-            listed = "; ".join(differences[:_SHOWN]) + (f"; and {more} more" if more > 0 else "")
+        if found := differences(stored, abstract, partial=partial):
+            more = len(found) - _SHOWN
+            listed = "; ".join(found[:_SHOWN]) + (f"; and {more} more" if more > 0 else "")
             raise UserError(
                 f"checkpoint step {step} in {self.folder} does not fit this model: {listed} "
                 "(use the config it was trained with, or another --workdir)"
@@ -345,6 +338,7 @@ class Checkpoints:
     def _finish(self, step: int, response: Any) -> None:
         """Runs in the background: waits for the commit, notes the checksums, removes what is superseded."""
         response.result()
+        self._place.check()
         if is_leader():
             write_fingerprints(self.folder / str(step))
             self._prune()
@@ -378,6 +372,11 @@ class Checkpoints:
                 shutil.rmtree(entry, ignore_errors=True)
 
     def _not_saved(self, step: int, error: Exception) -> UserError:
+        try:
+            self._remove_leftovers()  # a full disk has better use for the space
+            self._place.check()
+        except (OSError, UserError) as gone:  # what Orbax says then is no help
+            error = gone
         return UserError(f"checkpoint step {step} could not be saved in {self.folder}: {reason(error)}")
 
     def _unreadable(self, step: int, error: Exception) -> UserError:
@@ -388,12 +387,3 @@ class Checkpoints:
             else "there is no earlier step"
         )
         return UserError(f"checkpoint step {step} in {self.folder} is unreadable ({reason(error)}); {advice}")
-
-
-def _from_orbax_below_warning(record: logging.LogRecord) -> bool:
-    return not (record.levelno < logging.WARNING and f"{os.sep}orbax{os.sep}" in record.pathname)
-
-
-def _quieten() -> None:
-    """Keeps Orbax's forty progress lines per save out of a log whose level is INFO."""
-    logging.getLogger("absl").addFilter(_from_orbax_below_warning)  # adding it again does nothing

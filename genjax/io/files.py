@@ -11,6 +11,7 @@ import fcntl
 import json
 import math
 import os
+import re
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -60,16 +61,22 @@ def decode_floats(value: Any) -> Any:
     return value
 
 
-def write_atomic(path: str | os.PathLike[str], data: bytes) -> None:
+def write_atomic(path: str | os.PathLike[str], data: bytes, parents: bool = True) -> None:
     """Writes a file so that a reader, or a kill at any moment, sees the old content or the new, never a part.
 
+    Args:
+      path: where.
+      data: all of it.
+      parents: whether missing folders are made. Not in the folder of a run: it is there, unless its drive is gone.
+
     Raises:
-      UserError: it cannot be written (permissions, full disk, a folder in the way).
+      UserError: it cannot be written (permissions, full disk, a folder in the way or missing).
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if parents:
+            path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as file:
             file.write(data)
             file.flush()
@@ -81,8 +88,10 @@ def write_atomic(path: str | os.PathLike[str], data: bytes) -> None:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
 
 
-def write_json(path: str | os.PathLike[str], value: Any) -> None:
+def write_json(path: str | os.PathLike[str], value: Any, parents: bool = True) -> None:
     """Writes ``value`` atomically as JSON, keys in their own order, indented by 2, with a newline at the end.
+
+    ``parents`` is about missing folders, as in ``write_atomic``.
 
     Raises:
       UserError: it cannot be written, or holds something JSON cannot.
@@ -91,7 +100,7 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
         text = json.dumps(encode_floats(value), indent=2, allow_nan=False)
     except TypeError as error:
         raise UserError(f"cannot write {path}: {error}") from error
-    write_atomic(path, (text + "\n").encode())
+    write_atomic(path, (text + "\n").encode(), parents)
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:
@@ -165,12 +174,56 @@ def folder_lock(folder: Path, *, exclusive: bool) -> Iterator[bool]:
         os.close(descriptor)
 
 
+class Place:
+    """A folder as it is now, to be recognised later.
+
+    Where a drive is unmounted under a running training, its path leads to what lay beneath the mount point, and files
+    written there are lost from view as soon as the drive is back.
+
+    Args:
+      folder: one that exists.
+    """
+
+    def __init__(self, folder: Path):
+        self._folder, self._was = folder, os.stat(folder)
+
+    def check(self) -> None:
+        """Raises UserError unless the path still leads to the same folder."""
+        try:
+            same = os.path.samestat(self._was, os.stat(self._folder))
+        except OSError as error:
+            raise UserError(f"folder {self._folder} is gone: {reason(error)}") from error
+        if not same:
+            raise UserError(f"folder {self._folder} is another than before: its drive was unmounted, or it was moved")
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Removes the temporary files of ``write_atomic`` in a folder whose processes are gone."""
+    for path in folder.glob(".*.tmp"):
+        process = path.name.split(".")[-2]
+        if process.isdigit() and not _runs(int(process)):
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)  # sends nothing
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        pass  # somebody else's
+    return True
+
+
 def reason(error: BaseException) -> str:
     """The root cause in one short line."""
     while error.__cause__ is not None:
         error = error.__cause__
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
+    if number := re.search(r"os_error_code='(\d+)'", str(error)):  # by the library that writes Orbax's arrays
+        return os.strerror(int(number[1]))
     text = " ".join(str(error).split())
     text = text if len(text) <= 160 else text[:157] + "..."
-    return text if type(error) is ValueError else f"{type(error).__name__}: {text}"
+    return text if type(error) in (ValueError, UserError) else f"{type(error).__name__}: {text}"

@@ -14,8 +14,8 @@ from genjax.io.files import write_atomic
 from genjax.types import UserError
 
 
-def save_png(path: str | os.PathLike[str], image: Any) -> None:
-    """Writes a PNG file atomically; missing parent folders are made.
+def save_png(path: str | os.PathLike[str], image: Any, parents: bool = True) -> None:
+    """Writes a PNG file atomically; missing parent folders are made, unless ``parents`` is false.
 
     Args:
       path: where.
@@ -33,7 +33,7 @@ def save_png(path: str | os.PathLike[str], image: Any) -> None:
         )
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, format="PNG")
-    write_atomic(path, buffer.getvalue())
+    write_atomic(path, buffer.getvalue(), parents)
 
 
 def save_npz(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -32,3 +33,17 @@ def with_sharding(leaf: Any) -> jax.ShapeDtypeStruct:
     """Shape and dtype of a leaf and where it goes, which is the first device unless it says otherwise."""
     sharding = getattr(leaf, "sharding", None) or jax.sharding.SingleDeviceSharding(jax.devices()[0])
     return jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype, sharding=sharding)
+
+
+def differences(stored: Mapping[str, str], abstract: Any, *, partial: bool) -> list[str]:
+    """What is wrong with descriptions by path, compared with a tree; ``partial`` allows paths the tree lacks."""
+    wanted = {name: describe(leaf) for name, leaf in named(abstract).items()}
+    found = []
+    for name, text in wanted.items():
+        if name not in stored:
+            found.append(f"{name} is not in the checkpoint")
+        elif stored[name] != text:
+            found.append(f"{name} is {stored[name]} in the checkpoint but {text} in this model")
+    if not partial:
+        found += [f"{name} is only in the checkpoint" for name in stored if name not in wanted]
+    return found

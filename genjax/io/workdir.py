@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from genjax.io.files import decode_floats, encode_floats, read_json, write_json
+from genjax.io.files import Place, decode_floats, encode_floats, read_json, remove_leftovers, write_json
 from genjax.io.manifest import versions
 from genjax.types import UserError
 
@@ -43,6 +43,7 @@ class Workdir:
         self.path = Path(os.path.abspath(path))
         self.writes = writes  # whether this process may change what lies here, besides checkpoints
         self._lock: Any = None
+        self._place: Place | None = None  # of one that is open for training
 
     config = property(lambda self: self.path / "config.json", doc="The config the run was started with.")
     environment = property(lambda self: self.path / "environment.json", doc="Versions, device and commit.")
@@ -120,10 +121,25 @@ class Workdir:
             workdir.check_begun(encoded, ignore)
             if not workdir.config.exists():
                 write_json(workdir.config, encoded)
+            workdir._place = Place(workdir.path)
+            for folder in (workdir.path, workdir.images, workdir.tensorboard):
+                remove_leftovers(folder)  # TensorBoard would read those of event files
         except BaseException:
             workdir.close()
             raise
         return workdir
+
+    def check_in_place(self) -> None:
+        """Raises UserError where the folder that was opened for training no longer lies at its path."""
+        if self._place is not None:
+            self._place.check()
+
+    def make_images(self) -> None:
+        """Makes the folder of PNG files; UserError where that can't be."""
+        try:
+            self.images.mkdir(exist_ok=True)
+        except OSError as error:
+            raise UserError(f"cannot make {self.images}: {error.strerror or error}") from error
 
     def close(self) -> None:
         """Lets another training use the folder. Calling it twice is harmless."""

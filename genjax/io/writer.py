@@ -1,7 +1,8 @@
 """The log of a run: TensorBoard event files for people and ``metrics.jsonl`` as the record.
 
 Both are written without a queue and flushed at each call, so a killed process loses nothing it has logged. A resumed
-run continues both as if the steps after its checkpoint had never been logged.
+run continues both as if the steps after its checkpoint had never been logged. What it logs for that very step again,
+because it was killed between the log and the next checkpoint, is left out.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import json
 import os
 import struct
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,6 @@ from genjax.io.files import decode_floats, encode_floats, write_atomic
 from genjax.types import UserError
 
 _RESERVED = ("step", "time")
-_ROW = "_hparams_/session_start_info"  # TensorBoard's tag of a run's settings
 
 
 class Writer:
@@ -55,13 +55,18 @@ class Writer:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             kept = _truncate_metrics(self.metrics_path, last_kept)
-            event_files, self._described = _truncate_events(self.folder, last_kept)
+            event_files, shown = _truncate_events(self.folder, last_kept)
             self._metrics = open(self.metrics_path, "a", encoding="utf-8")  # noqa: SIM115 (closed by close)
             # Names carry whole seconds, and opening a name twice would erase the first file: number them.
             self._events = EventsWriter(str(self.folder / "events"), filename_suffix=f".{len(event_files):04d}")
         except OSError as error:
             raise UserError(f"cannot write the log in {logdir}: {error.strerror or error}") from error
         self._logged = {name for record in kept for name in record if name not in _RESERVED}
+        self._recorded, self._shown = _Seen(), _Seen()  # in the two files
+        for record in kept:
+            self._recorded.new(record["step"], [name for name in record if name not in _RESERVED])
+        for step, tags in shown:
+            self._shown.new(step, tags)
         if resume_step is not None:
             # For a TensorBoard that is running and has the removed steps in its memory.
             self._event(Event(step=last_kept + 1, session_log=SessionLog(status=SessionLog.START)))
@@ -74,7 +79,7 @@ class Writer:
         self.close()
 
     def scalars(self, step: int, values: Mapping[str, Any]) -> None:
-        """Logs numbers (Python, NumPy or jax scalars) under names like ``train/loss``.
+        """Logs numbers (Python, NumPy or jax scalars) under names like ``train/loss``; of a name, a step's first.
 
         Raises:
           UserError: a name is ``step`` or ``time``, a value is not a single number, or the disk is full.
@@ -84,9 +89,12 @@ class Writer:
             if name in _RESERVED:
                 raise UserError(f"a metric cannot be called {name!r}: metrics.jsonl uses that name")
             record[name] = _number(name, value)
+        names = [name for name in record if name not in _RESERVED]
+        new = {*_RESERVED, *self._recorded.new(int(step), names)}
         with _writing(self.metrics_path):
-            self._metrics.write(json.dumps(encode_floats(record), allow_nan=False) + "\n")
-            names = [name for name in record if name not in _RESERVED]
+            if len(new) > len(_RESERVED):
+                kept = {name: value for name, value in record.items() if name in new}
+                self._metrics.write(json.dumps(encode_floats(kept), allow_nan=False) + "\n")
             self._summary(step, Summary(value=[Summary.Value(tag=n, simple_value=float(record[n])) for n in names]))
         self._logged.update(names)
         self._last_step = max(self._last_step, int(step))
@@ -120,12 +128,10 @@ class Writer:
           metrics: the row's results by name. TensorBoard shows the newest scalar of each name; one never logged as a
             scalar is logged here, at the newest step.
         """
-        if not self._described:
-            shown = {name: _hparam(value) for name, value in config.items()}
-            _, start, end = tensorboard_summary.hparams(shown, {})
-            self._summary(0, start)
-            self._summary(0, end)
-            self._described = True
+        shown = {name: _hparam(value) for name, value in config.items()}
+        _, start, end = tensorboard_summary.hparams(shown, {})
+        self._summary(0, start)
+        self._summary(0, end)
         missing = {name: value for name, value in metrics.items() if name not in self._logged}
         if missing:
             self.scalars(self._last_step, missing)
@@ -145,12 +151,32 @@ class Writer:
                 self._events.close()
 
     def _summary(self, step: int, summary: Summary) -> None:
-        self._event(Event(step=int(step), summary=summary))
+        new = self._shown.new(int(step), [value.tag for value in summary.value])
+        values = [value for value in summary.value if value.tag in new]
+        if values:
+            self._event(Event(step=int(step), summary=Summary(value=values)))
 
     def _event(self, event: Event) -> None:
         event.wall_time = time.time()
         with _writing(self.folder):
             self._events.write_event(event)
+
+
+class _Seen:
+    """The names that the newest step has, and step 0, where what describes a whole run goes."""
+
+    def __init__(self):
+        self._names: dict[int, set[str]] = {0: set()}
+
+    def new(self, step: int, names: Iterable[str]) -> set[str]:
+        """Those of the names that the step has not; from now on it has them."""
+        if step not in self._names and step < max(self._names):
+            return set(names)
+        if step not in self._names:
+            self._names = {0: self._names[0], step: set()}
+        new = set(names) - self._names[step]
+        self._names[step] |= new
+        return new
 
 
 class Silent(Writer):
@@ -250,30 +276,31 @@ def _truncate_metrics(path: Path, last_kept: int) -> list[dict[str, Any]]:
     return kept
 
 
-def _truncate_events(folder: Path, last_kept: int) -> tuple[list[Path], bool]:
+def _truncate_events(folder: Path, last_kept: int) -> tuple[list[Path], list[tuple[int, list[str]]]]:
     """Drops events after a step from the event files of earlier sessions.
 
-    Returns the files that stay, and whether they have the run's row of the HParams table.
-
     A purge mark in the new file would only hide them, and not every reader honours it for text.
+
+    Returns:
+      The files that stay, and the steps with their tags that are in them.
     """
     files = sorted(folder.glob("*tfevents*"))
     if last_kept < 0:
         for path in files:
             path.unlink()
-        return [], False
-    described = False
+        return [], []
+    shown = []
     for path in files:
         data = path.read_bytes()
-        records = [(record, event) for record, event in _events(data) if event.step <= last_kept]
-        described |= any(value.tag == _ROW for _, event in records for value in event.summary.value)
-        kept = b"".join(record for record, _ in records)
+        events = [(record, event) for record, event in read_events(data) if event.step <= last_kept]
+        shown += [(event.step, [value.tag for value in event.summary.value]) for _, event in events]
+        kept = b"".join(record for record, _ in events)
         if kept != data:
             write_atomic(path, kept)
-    return files, described
+    return files, shown
 
 
-def _events(data: bytes) -> Iterator[tuple[bytes, Any]]:
+def read_events(data: bytes) -> Iterator[tuple[bytes, Any]]:
     """The whole records of an event file with the events in them; ends at a torn one.
 
     A record is a length (8 bytes), its checksum (4), the event, its checksum (4).

@@ -27,6 +27,7 @@ from genjax.train.plan import Experiment, calls
 from genjax.train.population import InTurns, MemberMetrics, Together
 from genjax.train.progress import Progress, clock
 from genjax.train.steps import Trainer, compile_functions
+from genjax.types import UserError
 
 
 class DivergedError(Exception):
@@ -91,8 +92,11 @@ def train_population(
         loop = _Loop(plans, workdirs, mesh, together, interrupt, time.monotonic() if started is None else started)
         try:
             loop.run()
-        finally:
-            loop.close()
+        except BaseException:
+            with contextlib.suppress(UserError):  # of a disk that is full: the first says what was lost
+                loop.close()
+            raise
+        loop.close()
     return Outcome(interrupt, {member.name: member.diverged for member in loop.members if member.diverged})
 
 
@@ -173,8 +177,9 @@ class _Loop:
             self.progress.close()
         if self.running is not None:
             self.running.close()
-        for member in self.members:
-            member.close()
+        with contextlib.ExitStack() as stack:
+            for member in self.members:
+                stack.callback(member.close)
 
     # Members on their own.
 

@@ -25,6 +25,7 @@ from genjax.train.evaluation import context_of, evaluate, weights_of
 from genjax.train.plan import Experiment, Scheduled
 from genjax.train.progress import numbers
 from genjax.train.steps import Functions
+from genjax.types import UserError
 
 _HPARAMS = ("seed", "batch_size", "total", "data", "model", "optim")  # sections that change what is learnt
 
@@ -99,6 +100,8 @@ class Member:
         if self._writer is not None:
             self._writer.close()
         writes = self.workdir.writes
+        if writes:
+            self.workdir.make_images()
         self._writer = Writer(self.workdir.path, resume_step=step if step else None) if writes else Silent()
         if step == 0:
             if writes and self.workdir.diverged.exists():
@@ -127,9 +130,11 @@ class Member:
         return self.workdir.evaluation.exists() and "finished" in read_json(self.workdir.evaluation)
 
     def close(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
-        self.checkpoints.close()
+        try:
+            if self._writer is not None:
+                self._writer.close()
+        finally:
+            self.checkpoints.close()
 
     # Training metrics.
 
@@ -179,6 +184,7 @@ class Member:
         """Writes the means over the steps since the last log, with ``speed``, and returns them."""
         means = {name: value / self._counted for name, value in self._sums.items()}
         scalars = {f"train/{name}": value for name, value in means.items()}
+        self.workdir.check_in_place()
         self.writer.scalars(step, scalars | {f"speed/{name}": value for name, value in speed.items()})
         self._sums, self._counted = {}, 0
         return means
@@ -201,6 +207,7 @@ class Member:
         scalars = {f"eval/{name}": value for name, value in report.scalars.items()}
         if logged:
             return scalars, protocols
+        self.workdir.check_in_place()
         seconds = time.monotonic() - start
         self._evaluating += seconds
         share = self._evaluating / self.seconds
@@ -219,8 +226,12 @@ class Member:
         if not report.images or not self.workdir.writes:
             return
         self.writer.images(step, report.images)
-        for name, image in report.images.items():
-            save_png(self.workdir.images / f"{name}.png", image)
+        try:
+            for name, image in report.images.items():
+                save_png(self.workdir.images / f"{name}.png", image, parents=False)
+        except UserError:
+            self.workdir.check_in_place()  # says more of a drive that is gone
+            raise
 
     def save(self, step: int, state: TrainState, scalars: Mapping[str, float], replace: bool = False) -> None:
         """Starts saving ``state`` with what a continued run has to know."""
@@ -260,7 +271,8 @@ class Member:
 
     def _record(self, path: Path, content: Mapping[str, Any]) -> None:
         if self.workdir.writes:
-            write_json(path, content)
+            self.workdir.check_in_place()
+            write_json(path, content, parents=False)
 
 
 def evaluation_record(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import json
 import os
@@ -15,7 +16,7 @@ import jax
 import numpy as np
 
 from genjax.io.checkpoint import Checkpoints
-from genjax.io.writer import read_metrics
+from genjax.io.writer import read_events, read_metrics
 from genjax.tree import named_leaves, nested
 
 ROOT = Path(__file__).parents[2]
@@ -110,3 +111,29 @@ def checkpoint_arrays(workdir: Path) -> dict[str, np.ndarray]:
             abstract[name] = jax.ShapeDtypeStruct([int(side) for side in sides.split(",") if side], dtype)
         arrays, _ = checkpoints.restore_partial(step, nested(abstract))
     return {name: np.asarray(leaf) for name, leaf in named_leaves(arrays).items()}
+
+
+def shown_twice(workdir: Path) -> list[tuple[str, int]]:
+    """The (tag, step) that TensorBoard would show more than once."""
+    seen: collections.Counter[tuple[str, int]] = collections.Counter()
+    for path in sorted((workdir / "tensorboard").iterdir()):
+        for _, event in read_events(path.read_bytes()):
+            seen.update((value.tag, event.step) for value in event.summary.value)
+    assert seen, f"no events in {workdir}"
+    return [key for key, count in seen.items() if count > 1]
+
+
+def same_run(workdir: Path, whole: Path) -> None:
+    """Whether a run that was disturbed left what an undisturbed one did, bit for bit."""
+    assert records(workdir) == records(whole)
+    found, wanted = checkpoint_arrays(workdir), checkpoint_arrays(whole)
+    assert found.keys() == wanted.keys() and {name.partition("/")[0] for name in found} >= {"params", "opt", "ema"}
+    for name, array in wanted.items():
+        assert found[name].dtype == array.dtype and found[name].tobytes() == array.tobytes(), name
+    assert checkpoint_steps(workdir)[-1] == checkpoint_steps(whole)[-1]
+    numbers = [read(path / "evaluation.json")["evaluators"] for path in (workdir, whole)]
+    one, other = ({name: p["scalars"] for name, p in each.items()} for each in numbers)
+    assert one == other
+    pictures = [{path.name: path.read_bytes() for path in each.glob("images/*.png")} for each in (workdir, whole)]
+    assert pictures[0] == pictures[1]
+    assert shown_twice(workdir) == []

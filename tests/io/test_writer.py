@@ -19,7 +19,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 from tensorboard.plugins.hparams import plugin_data_pb2
 
-from genjax.io.writer import Writer, read_metrics
+from genjax.io.writer import Writer, read_events, read_metrics
 from genjax.types import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -92,6 +92,35 @@ def test_resume_shows_no_step_twice(tmp_path, capfd):
     texts = [(e.step, e.tensor_proto.string_val[0].decode()) for e in read.Tensors("note/text_summary")]
     assert texts == [(step, f"value {value}") for step, value in expected]
     assert "Purging" not in capfd.readouterr().err  # nothing is left that a reader would have to hide
+
+
+def test_what_a_step_has_already_is_not_logged_again(tmp_path):
+    """As after a kill between a log and the checkpoint that would have said so."""
+    log(tmp_path, None, [10, 20], 1.0)
+    with Writer(tmp_path, 20) as writer:
+        writer.hparams({"a": 1}, {"train/loss": 1.0})
+        writer.scalars(20, {"train/loss": 2.0, "eval/loss": 3.0})
+        writer.scalars(20, {"train/loss": 4.0, "eval/loss": 4.0})
+    log(tmp_path, 20, [20, 30], 5.0)
+    with Writer(tmp_path, 30) as writer:
+        writer.hparams({"a": 2}, {"train/loss": 1.0})
+    assert curve(tmp_path, "train/loss") == [(10, 1.0), (20, 1.0), (30, 5.0)]
+    assert curve(tmp_path, "eval/loss") == [(20, 3.0)]
+    found = [{k: v for k, v in r.items() if k != "time"} for r in read_metrics(tmp_path / "metrics.jsonl")]
+    assert found[1:3] == [{"step": 20, "train/loss": 1.0}, {"step": 20, "eval/loss": 3.0}] and len(found) == 4
+    seen = [
+        (event.step, value.tag)
+        for path in (tmp_path / "tensorboard").iterdir()
+        for _, event in read_events(path.read_bytes())
+        for value in event.summary.value
+    ]
+    assert len(seen) == len(set(seen)) and (0, "_hparams_/session_start_info") in seen
+    # A record that reached one of the two files only is completed in the other.
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
+    log(tmp_path, 30, [30], 5.0)
+    assert [r["step"] for r in read_metrics(path)] == [10, 20, 20, 30]
+    assert curve(tmp_path, "train/loss") == [(10, 1.0), (20, 1.0), (30, 5.0)]
 
 
 def test_start_from_the_beginning_forgets_everything(tmp_path):

@@ -1,0 +1,1 @@
+"""Faults on purpose: ``python -m tests.drills`` brings each about, many times, and prints what survived."""

@@ -1,0 +1,74 @@
+"""Folders that are gone, and what is said of them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from types import SimpleNamespace
+
+import jax.numpy as jnp
+import pytest
+
+from genjax.io.checkpoint import Checkpoints
+from genjax.io.files import reason, remove_leftovers, write_atomic
+from genjax.io.quiet import quieten_orbax
+from genjax.types import UserError
+
+
+def test_a_save_that_fails_is_one_line_and_leaves_the_step_before(tmp_path, capfd):
+    folder = tmp_path / "checkpoints"
+    checkpoints = Checkpoints(folder)
+    checkpoints.save(1, {"x": jnp.zeros(3)})
+    checkpoints.wait()
+    folder.rename(tmp_path / "moved")
+    with pytest.raises(UserError, match="folder .*checkpoints is gone: No such file"):
+        checkpoints.save(2, {"x": jnp.zeros(3)})
+    folder.mkdir()
+    with pytest.raises(UserError, match="is another than before: its drive was unmounted, or it was moved"):
+        checkpoints.save(2, {"x": jnp.zeros(3)})
+    assert os.listdir(folder) == []
+    folder.rmdir()
+    (tmp_path / "moved").rename(folder)
+    assert checkpoints.save(2, {"x": jnp.full(3, 2)})
+    checkpoints.close()
+    assert checkpoints.steps() == [1, 2]
+    assert capfd.readouterr().err == ""
+
+
+def test_only_what_orbax_repeats_is_left_out(monkeypatch):
+    seen: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", seen.append)
+    quieten_orbax()
+    hook = sys.unraisablehook
+    quieten_orbax()
+    assert sys.unraisablehook is hook
+    report = lambda error, source: hook(SimpleNamespace(object=source, exc_value=error))  # noqa: E731
+    report(RuntimeError("Event loop is closed"), None)
+    assert seen == []
+    for error, source in ((RuntimeError("other"), None), (RuntimeError("Event loop is closed"), report)):
+        report(error, source)
+    assert len(seen) == 2
+
+
+def test_a_file_of_a_folder_that_is_gone_is_not_written_elsewhere(tmp_path):
+    with pytest.raises(UserError, match="cannot write .*a/b.txt: No such file"):
+        write_atomic(tmp_path / "a" / "b.txt", b"x", parents=False)
+    assert os.listdir(tmp_path) == []
+    write_atomic(tmp_path / "a" / "b.txt", b"x")
+    assert os.listdir(tmp_path / "a") == ["b.txt"]
+
+
+def test_temporary_files_of_processes_that_are_gone_are_removed(tmp_path):
+    gone = 2**22 + 1  # more than Linux counts to
+    names = [f".a.json.{os.getpid()}.tmp", ".a.json.x.tmp", ".hidden", "a.tmp"]
+    for name in [*names, f".a.json.{gone}.tmp", f".events.out.tfevents.1.{gone}.tmp"]:
+        (tmp_path / name).write_text("")
+    remove_leftovers(tmp_path)
+    remove_leftovers(tmp_path / "none")
+    assert sorted(os.listdir(tmp_path)) == sorted(names)
+
+
+def test_the_reason_of_an_error_in_the_storage_library_is_the_systems_word():
+    error = ValueError("RESOURCE_EXHAUSTED: Failed writing: \"/a/b\": No space left [os_error_code='28'] [x='y']")
+    assert reason(error) == "No space left on device"
+    assert reason(ValueError("other")) == "other" and reason(UserError("own")) == "own"
