@@ -15,11 +15,11 @@ PIP := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pip -qq --disable-pip-version-c
 .DEFAULT_GOAL := help
 .SUFFIXES:
 .NOTPARALLEL:
-.PHONY: help setup demo test slurm-test lint format typecheck bench verify-metrics docs-check constraints clean python-ok
+.PHONY: help setup demo test slurm-test drills soak lint format typecheck bench verify-metrics docs-check constraints clean python-ok
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
-	@echo "Variables: PYTHON=$(PYTHON)  VENV=$(VENV)  ARGS='...' for the test and bench programs"
+	@echo "Variables: PYTHON=$(PYTHON)  VENV=$(VENV)  ARGS='...' for the test, drill and bench programs"
 
 setup: $(VENV)/.ok-dev ## install the package with the development tools
 
@@ -33,6 +33,12 @@ test: $(VENV)/.ok-test ## run the tests (ARGS="-m 'not slow'" leaves out the lon
 
 slurm-test: $(VENV)/.ok-test ## train through a Slurm started for it (needs slurmctld slurmd slurm-client munge)
 	$(BIN)/python -m pytest tests/slurm $(ARGS)
+
+drills: $(VENV)/.ok-test ## kill, fill up and damage runs, and print what survived (an hour; as root, failing disks too)
+	$(BIN)/python -m tests.drills $(ARGS)
+
+soak: $(VENV)/.ok-test ## train 200,000 steps and say whether memory or the time of a step grows
+	$(BIN)/python -m tests.drills.soak $(ARGS)
 
 lint: $(VENV)/.ok-dev ## check style and format
 	$(BIN)/ruff check

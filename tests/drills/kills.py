@@ -63,7 +63,7 @@ class Killer:
                 if time.monotonic() - begin > _PATIENCE:
                     raise TimeoutError(started.out)
                 time.sleep(0.02)
-            time.sleep(self.rng.uniform(0.0, 1.0))
+            time.sleep(self.rng.uniform(0.0, 0.6))
         while started.running and not self.moments[aim]():
             time.sleep(0.0005)
         time.sleep(self.rng.uniform(0.0, 0.05))  # somewhere in it

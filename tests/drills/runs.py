@@ -18,12 +18,12 @@ _COMMON = {
     "evaluators.eval.limit": "200",
 }
 _UNET = {f"model.network.{name}": value for name, value in (("width", "8"), ("multipliers", "(1,)"))}
-# Family -> config, total steps (a run of half a minute that saves some hundred times), settings.
+# Family -> config, total steps (a run that saves some hundred times), settings.
 FAMILIES: dict[str, tuple[str, int, dict[str, str]]] = {
-    "classifier": ("classifier/digits_cnn", 3000, {"model.network.features": "(8, 8, 8)"}),
+    "classifier": ("classifier/digits_cnn", 1000, {"model.network.features": "(8, 8, 8)"}),
     "gan": (
         "gan/digits_dcgan",
-        1500,
+        600,
         {
             "model.generator.width": "8",
             "model.discriminator.width": "8",
@@ -33,7 +33,7 @@ FAMILIES: dict[str, tuple[str, int, dict[str, str]]] = {
     ),
     "vae": (
         "vae/digits_conv",
-        2000,
+        1000,
         {
             "model.network.width": "8",
             "model.network.hidden": "16",
@@ -45,7 +45,7 @@ FAMILIES: dict[str, tuple[str, int, dict[str, str]]] = {
     ),
     "diffusion": (
         "diffusion/digits_flow",
-        800,
+        600,
         _UNET
         | {
             "model.sampler.num_steps": "2",

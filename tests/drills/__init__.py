@@ -1,1 +1,0 @@
-"""Faults on purpose: ``python -m tests.drills`` brings each about, many times, and prints what survived."""
