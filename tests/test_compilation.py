@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +32,28 @@ def test_the_oldest_programs_go_first(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"middle", "new"}
     prune(tmp_path, 10)
     assert not list(tmp_path.iterdir())
+    for name, size in (("whole", 10), ("empty", 0)):  # the second from when the disk was full
+        (tmp_path / name).write_bytes(bytes(size))
+    prune(tmp_path, 100)
+    assert [path.name for path in tmp_path.iterdir()] == ["whole"]
+
+
+def test_a_program_that_cannot_be_kept_is_not_worth_a_word(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    names = ("compilation_cache_dir", "persistent_cache_min_compile_time_secs", "persistent_cache_min_entry_size_bytes")
+    before = {f"jax_{name}": getattr(jax.config, f"jax_{name}") for name in names}
+    text = "persistent compilation cache entry for 'jit_f': OSError: [Errno 28] No space left on device"
+    try:
+        jax.config.update("jax_compilation_cache_dir", None)
+        with warnings.catch_warnings(record=True) as seen:
+            warnings.simplefilter("always")
+            assert use_cache() is not None
+            for verb in ("writing", "reading"):
+                warnings.warn(f"Error {verb} {text}", stacklevel=1)
+        assert [str(warning.message) for warning in seen] == [f"Error reading {text}"]
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
 
 
 def test_what_jax_was_told_stays(monkeypatch, tmp_path):

@@ -35,14 +35,16 @@ def write_log(folder, *records) -> None:
 def test_what_a_killed_run_was_doing_is_read_off_its_folder(tmp_path):
     folder, running = tmp_path / "run", "first step after 3 s\n"
     assert kills.observed(folder, "") == "in the start" and kills.observed(folder, running) == "in training"
-    write_log(folder, {"step": 20, "train/loss": 1.0})
+    write_log(folder, {"step": 40, "train/loss": 1.0})
     assert kills.observed(folder, running) == "in evaluation"
-    write_log(folder, {"step": 20, "train/loss": 1.0}, {"step": 20, "eval/loss": 1.0})
+    write_log(folder, {"step": 40, "train/loss": 1.0}, {"step": 40, "eval/loss": 1.0})
     assert kills.observed(folder, running) == "in training"
     write_log(folder, {"step": 30, "train/loss": 1.0})
     assert kills.observed(folder, running) == "in training"
     (folder / "checkpoints" / "30.orbax-checkpoint-tmp").mkdir(parents=True)
     assert kills.observed(folder, running) == "in a checkpoint write"
+    write_log(folder, {"step": 80, "train/loss": 1.0})
+    assert kills.observed(folder, running) == "in evaluation"
 
 
 def test_every_family_has_a_run():
@@ -70,6 +72,8 @@ def test_a_leak_is_told_from_noise(tmp_path):
         assert abs(line.change) < 4 * line.error or growth > 0
         assert abs(soak.slope(*found["ms per step"]).change) < 1e-9
     lines = soak.table(samples(0.1)).splitlines()
-    assert len(lines) == 2 + soak.PARTS + 1 and "+6.9" in lines[-1].split("|")[2] and "+0.00%" in lines[-1].split("|")[3]
+    assert (
+        len(lines) == 2 + soak.PARTS + 1 and "+6.9" in lines[-1].split("|")[2] and "+0.00%" in lines[-1].split("|")[3]
+    )
     soak.draw(samples(0.1), tmp_path / "soak.png")
     assert (tmp_path / "soak.png").stat().st_size > 10_000

@@ -7,6 +7,7 @@ import hashlib
 import os
 import platform
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,8 @@ def use_cache() -> Path | None:
             return None
     except OSError:
         return None
+    # A disk that is full costs time alone; a run that needs room on it says so itself.
+    warnings.filterwarnings("ignore", "Error writing persistent compilation cache entry")
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
@@ -69,7 +72,10 @@ def cache_home() -> Path:
 
 
 def prune(folder: Path, limit: int) -> None:
-    """Removes the oldest files until those left have at most ``limit`` bytes."""
+    """Removes the oldest files until those left have at most ``limit`` bytes, and empty ones.
+
+    jax leaves an empty file where the disk was full, and never writes it again.
+    """
     files = []
     for entry in os.scandir(folder):
         try:
@@ -79,7 +85,7 @@ def prune(folder: Path, limit: int) -> None:
     total = 0
     for _, size, path in sorted(files, reverse=True):
         total += size
-        if total > limit:
+        if total > limit or size == 0:
             Path(path).unlink(missing_ok=True)
 
 

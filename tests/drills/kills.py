@@ -11,12 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.cli.commands import checkpoint_steps, same_run
-from tests.drills.runs import Started, arguments
+from tests.drills.runs import FAMILIES, Started, arguments
 from tests.drills.table import Row
 
 _TEMPORARY = ".orbax-checkpoint-tmp"
-_EVALUATED = 20  # steps from one evaluation to the next
-_PATIENCE = 120.0  # seconds for a start
+_EVALUATED = 40  # steps from one evaluation to the next
+_PATIENCE = 300.0  # seconds for a start and the steps before a kill
 
 
 def logged(folder: Path) -> list[dict]:
@@ -40,17 +40,21 @@ def is_evaluating(folder: Path) -> bool:
 class Killer:
     """Waits for a moment of one kind and kills.
 
+    Args:
+      folder: of the run.
+      stride: steps that a run makes at most before it is killed.
+      rng: chooses the moment.
+
     Attributes:
       moments: kind -> whether the moment has come, asked again and again.
     """
 
-    def __init__(self, folder: Path, rng: random.Random):
-        self.folder, self.rng = folder, rng
+    def __init__(self, folder: Path, stride: float, rng: random.Random):
+        self.folder, self.stride, self.rng = folder, stride, rng
         self.moments: dict[str, Callable[[], bool]] = {
-            "training": lambda: True,
+            "training": lambda: not is_writing(folder) and not is_evaluating(folder),
             "write": lambda: is_writing(folder),
             "evaluation": lambda: is_evaluating(folder),
-            "start": lambda: True,
         }
 
     def kill(self, started: Started, aim: str) -> bool:
@@ -59,14 +63,14 @@ class Killer:
         if aim == "start":
             time.sleep(self.rng.uniform(1.0, 6.0))
         else:
-            while started.running and "first step after" not in started.out:
+            target = (checkpoint_steps(self.folder) or [0])[-1] + self.rng.uniform(0, self.stride)
+            while started.running and ("first step after" not in started.out or newest(self.folder) < target):
                 if time.monotonic() - begin > _PATIENCE:
                     raise TimeoutError(started.out)
-                time.sleep(0.02)
-            time.sleep(self.rng.uniform(0.0, 0.6))
-        while started.running and not self.moments[aim]():
-            time.sleep(0.0005)
-        time.sleep(self.rng.uniform(0.0, 0.05))  # somewhere in it
+                time.sleep(0.005)
+            while started.running and not self.moments[aim]():
+                time.sleep(0.0005)
+            time.sleep(self.rng.uniform(0.0, 0.05))  # somewhere in it
         if not started.running:
             return False
         started.process.send_signal(signal.SIGKILL)
@@ -74,13 +78,18 @@ class Killer:
         return True
 
 
+def newest(folder: Path) -> int:
+    """The last step in the log, 0 without one."""
+    return (logged(folder) or [{"step": 0}])[-1]["step"]
+
+
 def observed(folder: Path, out: str) -> str:
     """What a killed run was doing, by what it left."""
     if "first step after" not in out:
         return "in the start"
-    if is_writing(folder):
-        return "in a checkpoint write"
-    return "in evaluation" if is_evaluating(folder) else "in training"
+    if is_evaluating(folder):
+        return "in evaluation"
+    return "in a checkpoint write" if is_writing(folder) else "in training"
 
 
 def drill(family: str, whole: Path, parent: Path, times: int, rng: random.Random, say: Callable[[str], None]) -> Row:
@@ -90,15 +99,16 @@ def drill(family: str, whole: Path, parent: Path, times: int, rng: random.Random
     while row.tried < times:
         folder = parent / f"{family}-killed-{number}"
         number += 1
+        killer = Killer(folder, 2 * FAMILIES[family][1] / times, rng)
         killed = 0
         while True:
             started = Started(arguments(family, folder))
             aims = ["training", "write", "evaluation"] * 3 + ["start"]
-            if row.tried + killed < times and Killer(folder, rng).kill(started, aims[(row.tried + killed) % 10]):
+            aim = aims[(row.tried + killed) % len(aims)]
+            if row.tried + killed < times and killer.kill(started, aim):
                 killed += 1
-                steps = checkpoint_steps(folder)
                 where[observed(folder, started.out)] += 1
-                lost.append((logged(folder) or [{"step": 0}])[-1]["step"] - (steps[-1] if steps else 0))
+                lost.append(newest(folder) - (checkpoint_steps(folder) or [0])[-1])
                 continue
             answer = started.answer()
             break

@@ -13,12 +13,12 @@ from tests.cli.commands import ROOT, Answer, environment, train_arguments
 
 _COMMON = {
     "log_every": "10 steps",
-    "checkpoint.every": "10 steps",
-    "evaluators.eval.every": "20 steps",
+    "checkpoint.every": "20 steps",
+    "evaluators.eval.every": "40 steps",
     "evaluators.eval.limit": "200",
 }
 _UNET = {f"model.network.{name}": value for name, value in (("width", "8"), ("multipliers", "(1,)"))}
-# Family -> config, total steps (a run that saves some hundred times), settings.
+# Family -> config, total steps (a run that saves some fifty times), settings.
 FAMILIES: dict[str, tuple[str, int, dict[str, str]]] = {
     "classifier": ("classifier/digits_cnn", 1000, {"model.network.features": "(8, 8, 8)"}),
     "gan": (
@@ -27,7 +27,7 @@ FAMILIES: dict[str, tuple[str, int, dict[str, str]]] = {
         {
             "model.generator.width": "8",
             "model.discriminator.width": "8",
-            "evaluators.samples.every": "20 steps",
+            "evaluators.samples.every": "40 steps",
             "evaluators.interpolations.every": "end",
         },
     ),
@@ -37,7 +37,7 @@ FAMILIES: dict[str, tuple[str, int, dict[str, str]]] = {
         {
             "model.network.width": "8",
             "model.network.hidden": "16",
-            "evaluators.samples.every": "20 steps",
+            "evaluators.samples.every": "40 steps",
             "evaluators.reconstructions.every": "40 steps",
             "evaluators.interpolations.every": "end",
             "evaluators.bound.num_samples": "2",
@@ -49,7 +49,7 @@ FAMILIES: dict[str, tuple[str, int, dict[str, str]]] = {
         _UNET
         | {
             "model.sampler.num_steps": "2",
-            "evaluators.samples.every": "20 steps",
+            "evaluators.samples.every": "40 steps",
             "evaluators.interpolations.every": "end",
             "evaluators.likelihood.num_steps": "2",
             "evaluators.likelihood.limit": "40",
