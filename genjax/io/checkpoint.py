@@ -28,7 +28,7 @@ from genjax.io.files import Place, decode_floats, encode_floats, folder_lock, re
 from genjax.io.leader import from_leader, is_leader
 from genjax.io.leaves import describe, differences, is_empty, named, with_sharding
 from genjax.io.manifest import check_format, manifest
-from genjax.io.quiet import quieten_orbax
+from genjax.io.quiet import quieten_failed_save, quieten_orbax
 from genjax.tree import nested
 from genjax.types import UserError
 
@@ -372,6 +372,7 @@ class Checkpoints:
                 shutil.rmtree(entry, ignore_errors=True)
 
     def _not_saved(self, step: int, error: Exception) -> UserError:
+        quieten_failed_save()
         try:
             self._remove_leftovers()  # a full disk has better use for the space
             self._place.check()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import warnings
 from typing import Any
 
 
@@ -16,6 +17,16 @@ def quieten_orbax() -> None:
     logging.getLogger("absl").addFilter(_wanted)
     if not isinstance(sys.unraisablehook, _Unraisable):
         sys.unraisablehook = _Unraisable(sys.unraisablehook)
+
+
+def quieten_failed_save() -> None:
+    """The same for coroutines and tasks that a save leaves behind when it fails; Python tells of them at its end."""
+    warnings.filterwarnings("ignore", "coroutine '.*' was never awaited", RuntimeWarning)
+    logging.getLogger("asyncio").addFilter(_retrieved)
+
+
+def _retrieved(record: logging.LogRecord) -> bool:
+    return "exception was never retrieved" not in record.getMessage()
 
 
 def _wanted(record: logging.LogRecord) -> bool:

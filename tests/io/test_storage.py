@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
+import warnings
 from types import SimpleNamespace
 
 import jax.numpy as jnp
@@ -11,7 +13,7 @@ import pytest
 
 from genjax.io.checkpoint import Checkpoints
 from genjax.io.files import reason, remove_leftovers, write_atomic
-from genjax.io.quiet import quieten_orbax
+from genjax.io.quiet import quieten_failed_save, quieten_orbax
 from genjax.types import UserError
 
 
@@ -35,7 +37,7 @@ def test_a_save_that_fails_is_one_line_and_leaves_the_step_before(tmp_path, capf
     assert capfd.readouterr().err == ""
 
 
-def test_only_what_orbax_repeats_is_left_out(monkeypatch):
+def test_only_what_orbax_repeats_is_left_out(monkeypatch, caplog):
     seen: list[object] = []
     monkeypatch.setattr(sys, "unraisablehook", seen.append)
     quieten_orbax()
@@ -48,6 +50,15 @@ def test_only_what_orbax_repeats_is_left_out(monkeypatch):
     for error, source in ((RuntimeError("other"), None), (RuntimeError("Event loop is closed"), report)):
         report(error, source)
     assert len(seen) == 2
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        quieten_failed_save()
+        for text in ("coroutine 'a.<locals>.b' was never awaited", "other"):
+            warnings.warn(text, RuntimeWarning, stacklevel=1)
+    assert [str(warning.message) for warning in warned] == ["other"]
+    for text in ("Task exception was never retrieved\nfuture: <Task>", "other"):
+        logging.getLogger("asyncio").error(text)
+    assert caplog.messages == ["other"]
 
 
 def test_a_file_of_a_folder_that_is_gone_is_not_written_elsewhere(tmp_path):
