@@ -33,7 +33,16 @@ def run(main: Callable[..., int | None], doc: str | None, positional: bool = Fal
         status = fail(str(error), USAGE)
     except KeyboardInterrupt:
         status = fail("interrupted", 130)
-    sys.exit(status or 0)
+    _exit(status or 0)
+
+
+def _exit(status: int) -> NoReturn:
+    # Loaded where checkpoints are written; commands that need none start faster without it.
+    saving = sys.modules.get("genjax.io.quiet")
+    if saving is not None and saving.save_failed():
+        sys.stdout.flush()
+        os._exit(status)
+    sys.exit(status)
 
 
 def fail(message: str, status: int) -> int:

@@ -8,6 +8,8 @@ import sys
 import warnings
 from typing import Any
 
+_failed = False
+
 
 def quieten_orbax() -> None:
     """Keeps its forty progress lines per save, and pages about a save that failed, out of the log.
@@ -21,8 +23,18 @@ def quieten_orbax() -> None:
 
 def quieten_failed_save() -> None:
     """The same for coroutines and tasks that a save leaves behind when it fails; Python tells of them at its end."""
+    global _failed
+    _failed = True
     warnings.filterwarnings("ignore", "coroutine '.*' was never awaited", RuntimeWarning)
     logging.getLogger("asyncio").addFilter(_retrieved)
+
+
+def save_failed() -> bool:
+    """Whether a save has failed in this process.
+
+    Its threads may then wait ten minutes for each other, and Python at its end for them: end with ``os._exit``.
+    """
+    return _failed
 
 
 def _retrieved(record: logging.LogRecord) -> bool:

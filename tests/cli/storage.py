@@ -98,7 +98,7 @@ def break_under(
 ) -> Answer:
     """Starts a training and breaks its storage once a line of its output begins with ``line``; how it ended.
 
-    With ``after``, up to a tenth of a second later, as it draws.
+    With ``after``, up to a tenth of a second later, as it draws. One that has not ended two minutes later is killed.
     """
     process = start_bound("train", *arguments)
     assert process.stdout is not None
@@ -114,7 +114,11 @@ def break_under(
         storage.faults[fault]()
     finally:
         process.send_signal(signal.SIGCONT)
-    out, err = process.communicate(timeout=120)
+    try:
+        out, err = process.communicate(timeout=120)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        out, err = process.communicate()
     return Answer(process.returncode, "".join(seen) + out, err)
 
 

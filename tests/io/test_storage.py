@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import logging
 import os
+import subprocess
 import sys
 import warnings
+from pathlib import Path
 from types import SimpleNamespace
 
 import jax.numpy as jnp
 import pytest
 
+from genjax.io import quiet
 from genjax.io.checkpoint import Checkpoints
 from genjax.io.files import reason, remove_leftovers, write_atomic
 from genjax.io.quiet import quieten_failed_save, quieten_orbax
 from genjax.types import UserError
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_a_save_that_fails_is_one_line_and_leaves_the_step_before(tmp_path, capfd):
@@ -37,6 +42,25 @@ def test_a_save_that_fails_is_one_line_and_leaves_the_step_before(tmp_path, capf
     assert capfd.readouterr().err == ""
 
 
+def test_a_command_whose_save_failed_does_not_wait_for_its_threads():
+    code = """
+import sys, threading
+from experiments import cli
+from genjax.io import quiet
+from genjax.io.quiet import quieten_failed_save
+from genjax.types import UserError
+def main():
+    threading.Thread(target=threading.Event().wait).start()
+    quieten_failed_save()
+    print("before")
+    raise UserError("no room")
+sys.argv = ["command"]
+cli.run(main, "")
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "before\n", "error: no room\n")
+
+
 def test_only_what_orbax_repeats_is_left_out(monkeypatch, caplog):
     seen: list[object] = []
     monkeypatch.setattr(sys, "unraisablehook", seen.append)
@@ -52,7 +76,9 @@ def test_only_what_orbax_repeats_is_left_out(monkeypatch, caplog):
     assert len(seen) == 2
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
+        monkeypatch.setattr(quiet, "_failed", False)  # for the end of the test
         quieten_failed_save()
+        assert quiet.save_failed()
         for text in ("coroutine 'a.<locals>.b' was never awaited", "other"):
             warnings.warn(text, RuntimeWarning, stacklevel=1)
     assert [str(warning.message) for warning in warned] == ["other"]
