@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import shutil
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -23,6 +22,7 @@ import jax
 import jax.numpy as jnp
 from orbax.checkpoint import v1 as ocp
 
+from genjax.io import leftovers
 from genjax.io.damage import Damage
 from genjax.io.files import Place, decode_floats, encode_floats, folder_lock, reason, verify, write_fingerprints
 from genjax.io.leader import from_leader, is_leader
@@ -35,9 +35,7 @@ from genjax.types import UserError
 Which = int | Literal["latest", "best"]
 FORMAT = 1  # of a checkpoint: what the record says and how leaves are named
 
-_TEMPORARY = ".orbax-checkpoint-tmp"  # part of the name of a folder Orbax has not finished
 _RECORD = "_CHECKPOINT_METADATA"  # Orbax's file of JSON, where it keeps what a caller adds
-_DELETED = ".deleted"  # end of the name of a folder that is being removed
 _SMALL = 1 << 16  # bytes: files whose content is checked whenever anything of a checkpoint is read
 _SHOWN = 5  # differing paths named in one message
 
@@ -162,7 +160,7 @@ class Checkpoints:
           state: any pytree of arrays of numbers or booleans; typed PRNG keys are not accepted.
           metrics: numbers of this step. Only a finite ``best_metric`` among them makes it a candidate for the best.
           metadata: anything JSON can hold.
-          replace: first removes the step where it exists already and nobody reads it.
+          replace: the step where it exists already and nobody reads it; it is kept until the new one is whole.
 
         Returns:
           Whether a save was started.
@@ -174,8 +172,12 @@ class Checkpoints:
             raise UserError(f"checkpoint folder {self.folder} is open for reading only")
         self.wait()
         self._place.check()
-        if not from_leader(lambda: step not in self.steps() or (replace and self._remove(step))):
-            return False
+        room = lambda: step not in self.steps() or (replace and self._give_way(step, leftovers.put_aside))  # noqa: E731
+        try:
+            if not from_leader(room):
+                return False
+        except OSError as error:
+            raise self._not_saved(step, error) from error
         leaves = {name: x if isinstance(x, jax.Array) else jnp.asarray(x) for name, x in named(state).items()}
         record = {
             **manifest(FORMAT, self._config),
@@ -341,6 +343,7 @@ class Checkpoints:
         self._place.check()
         if is_leader():
             write_fingerprints(self.folder / str(step))
+            leftovers.remove_replaced(self.folder / str(step))
             self._prune()
 
     def _prune(self) -> None:
@@ -352,24 +355,21 @@ class Checkpoints:
 
     def _remove(self, step: int) -> bool:
         """Whether the step could be removed: not while somebody is reading it."""
-        doomed = self.folder / f"{step}{_DELETED}"
+        return self._give_way(step, leftovers.remove)
+
+    def _give_way(self, step: int, how: Callable[[Path], None]) -> bool:
         with folder_lock(self.folder / str(step), exclusive=True) as alone:
             if not alone:
                 return False
-            # Renamed first: a half-removed folder must never look like a checkpoint.
-            os.rename(self.folder / str(step), doomed)
-        shutil.rmtree(doomed, ignore_errors=True)
+            how(self.folder / str(step))
         self._records.pop(step, None)
         self._damage.forget(step)
         return True
 
     def _remove_leftovers(self) -> None:
         """Removes what a killed process left half-written or half-removed."""
-        if not is_leader():
-            return
-        for entry in self.folder.iterdir():
-            if _TEMPORARY in entry.name or entry.name.endswith(_DELETED):
-                shutil.rmtree(entry, ignore_errors=True)
+        if is_leader():
+            leftovers.tidy(self.folder)
 
     def _not_saved(self, step: int, error: Exception) -> UserError:
         quieten_failed_save()

@@ -139,8 +139,9 @@ def table(samples: Sequence[Sample]) -> str:
     last = samples[-1].step
     for part in range(PARTS):
         low, high = last * part / PARTS, last * (part + 1) / PARTS
-        medians = [np.median(v[(s > low) & (s <= high)]) for s, v in found.values()]
-        lines.append(f"| {high:,.0f} | {' | '.join(f'{m:.4g}' for m in medians)} |")
+        within = [values[(steps > low) & (steps <= high)] for steps, values in found.values()]
+        cells = [f"{np.median(values):.4g}" if len(values) else "" for values in within]
+        lines.append(f"| {high:,.0f} | {' | '.join(cells)} |")
     slopes = []
     for steps, values in found.values():
         late = steps > last * SKIPPED

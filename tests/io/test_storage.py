@@ -10,8 +10,10 @@ import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
+import jax
 import jax.numpy as jnp
 import pytest
+from orbax.checkpoint import v1 as ocp
 
 from genjax.io import quiet
 from genjax.io.checkpoint import Checkpoints
@@ -40,6 +42,37 @@ def test_a_save_that_fails_is_one_line_and_leaves_the_step_before(tmp_path, capf
     checkpoints.close()
     assert checkpoints.steps() == [1, 2]
     assert capfd.readouterr().err == ""
+
+
+def test_a_step_is_replaced_when_the_new_one_is_whole_and_not_before(tmp_path, monkeypatch):
+    found = lambda: Checkpoints(tmp_path, read_only=True).restore(1, {"x": jax.ShapeDtypeStruct((3,), jnp.float32)})  # noqa: E731
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, {"x": jnp.zeros(3)})
+        checkpoints.wait()
+        (tmp_path / "1").rename(tmp_path / "1.replaced")  # as a kill during the save of the other leaves it
+        (tmp_path / "1.orbax-checkpoint-tmp").mkdir()
+    Checkpoints(tmp_path)
+    assert os.listdir(tmp_path) == ["1"] and found()[0]["x"][0] == 0
+    with Checkpoints(tmp_path) as checkpoints:
+        with monkeypatch.context() as patch:
+            patch.setattr(ocp, "save_async", lambda *args, **options: 1 / 0)
+            with pytest.raises(UserError, match="step 1 could not be saved in .*: ZeroDivisionError"):
+                checkpoints.save(1, {"x": jnp.ones(3)}, replace=True)
+        assert os.listdir(tmp_path) == ["1"] and found()[0]["x"][0] == 0
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "rename", lambda *args: (_ for _ in ()).throw(PermissionError(13, "Permission denied")))
+            with pytest.raises(UserError, match="step 1 could not be saved in .*: Permission denied"):
+                checkpoints.save(1, {"x": jnp.ones(3)}, replace=True)
+        assert checkpoints.save(1, {"x": jnp.ones(3)}, replace=True)
+    assert os.listdir(tmp_path) == ["1"] and found()[0]["x"][0] == 1
+    (tmp_path / "1.replaced").mkdir()  # killed before it was removed
+    Checkpoints(tmp_path)
+    assert os.listdir(tmp_path) == ["1"] and found()[0]["x"][0] == 1
+
+
+@pytest.fixture(autouse=True)
+def _no_save_has_failed(monkeypatch):
+    monkeypatch.setattr(quiet, "_failed", False)
 
 
 def test_a_command_whose_save_failed_does_not_wait_for_its_threads():
@@ -76,7 +109,6 @@ def test_only_what_orbax_repeats_is_left_out(monkeypatch, caplog):
     assert len(seen) == 2
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
-        monkeypatch.setattr(quiet, "_failed", False)  # for the end of the test
         quieten_failed_save()
         assert quiet.save_failed()
         for text in ("coroutine 'a.<locals>.b' was never awaited", "other"):
