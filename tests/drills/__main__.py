@@ -29,7 +29,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--repeat", type=int, default=3, help="times of each other fault (default 3)")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--families", default=",".join(FAMILIES), help="which to kill, with commas between")
-    parser.add_argument("--only", choices=("kills", "faults"), help="one half of the drills")
+    parser.add_argument("--only", choices=("kills", "faults", "storage"), help="a part of the drills")
     parser.add_argument("--output", type=Path, help="a file with marks, such as docs/robustness.md, for the table")
     parser.add_argument("--folder", type=Path, help="for the runs; a temporary one unless given")
     options = parser.parse_args()
@@ -61,14 +61,15 @@ def main() -> int:
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(parent / "compiled"))
         os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
         os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
-        chosen = options.families.split(",") if options.only != "faults" else []
+        chosen = options.families.split(",") if options.only in (None, "kills") else []
         for family in chosen:
             whole = undisturbed(family, parent, say)
             rows.append(kills.drill(family, whole, parent, options.times, random.Random(options.seed), say))
         if options.only != "kills":
             whole = parent / "vae-whole"
             whole = whole if whole.exists() else undisturbed("vae", parent, say)
-            rows += faults.drill(whole, parent, options.repeat, random.Random(options.seed), say)
+            only = options.only == "storage"
+            rows += faults.drill(whole, parent, options.repeat, random.Random(options.seed), say, only)
     table = markdown(rows)
     print(table)
     if options.output:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import random
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tests.cli.commands import Answer, checkpoint_steps, same_run
@@ -15,6 +16,7 @@ from tests.drills.runs import Started, arguments
 from tests.drills.table import Row
 
 FAMILY = "vae"
+_Fault = tuple[str, Callable[[], None], str]  # name, how, and what it costs with {} for the steps
 _STEPS = "steps since the last checkpoint: at most {}"
 
 
@@ -124,18 +126,24 @@ def _expect(answer: Answer, status: int, error: str) -> None:
     assert not error or (lines[0].startswith("error: ") and error in lines[0]), answer
 
 
-def drill(whole: Path, parent: Path, repeat: int, rng: random.Random, say: Callable[[str], None]) -> list[Row]:
+def drill(
+    whole: Path, parent: Path, repeat: int, rng: random.Random, say: Callable[[str], None], storage_only: bool = False
+) -> list[Row]:
     """Every fault ``repeat`` times in one run, which has to end as the undisturbed one in ``whole``."""
     reason = why_not()
     if reason:
         say(f"failing storage is left out: {reason}")
-        return _drill(_Run(parent / "vae-disturbed", None, rng), whole, repeat, say)
+        run = _Run(parent / "vae-disturbed", None, rng)
+        return [] if storage_only else _drill(run, _others(run), whole, repeat, say)
     with storage(parent / "disk", size="200m") as disk:
-        return _drill(_Run(disk.path / "run", disk, rng), whole, repeat, say)
+        run = _Run(disk.path / "run", disk, rng)
+        faults = [] if storage_only else _others(run)
+        faults += [(name, functools.partial(run.break_storage, name), _STEPS) for name in disk.faults]
+        return _drill(run, faults, whole, repeat, say)
 
 
-def _drill(run: _Run, whole: Path, repeat: int, say: Callable[[str], None]) -> list[Row]:
-    faults: list[tuple[str, Callable[[], None], str]] = [
+def _others(run: _Run) -> list[_Fault]:
+    return [
         ("SIGTERM", run.terminate, "nothing"),
         ("Ctrl-C", run.interrupt, "nothing"),
         ("Ctrl-C twice", run.interrupt_twice, _STEPS),
@@ -144,8 +152,9 @@ def _drill(run: _Run, whole: Path, repeat: int, say: Callable[[str], None]) -> l
         ("a checkpoint truncated", run.truncate, "that checkpoint: at most {} steps"),
         ("a bit of a checkpoint flipped", run.flip, "that checkpoint: at most {} steps"),
     ]
-    for name in run.disk.faults if run.disk else ():
-        faults.append((name, lambda name=name: run.break_storage(name), _STEPS))
+
+
+def _drill(run: _Run, faults: Sequence[_Fault], whole: Path, repeat: int, say: Callable[[str], None]) -> list[Row]:
     rows = []
     for name, fault, cost in faults:
         row, run.lost = Row(name), 0
