@@ -148,7 +148,7 @@ class Journal:
 
     def _write(self) -> None:
         if self._writes:
-            write_json(self._path, {"rollbacks": self.entries})
+            write_json(self._path, {"rollbacks": self.entries}, parents=False)
 
 
 def reseeded(seed: int, number: int) -> int:
