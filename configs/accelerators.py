@@ -22,6 +22,7 @@ def accelerator(name: str) -> ConfigDict:
             "devices": 1 if platform == "cpu" else -1,  # of each process; -1: all
             "fsdp": 1,  # devices that divide the state among them
             "tensor": 1,  # devices that divide the matrix products of a transformer's blocks
+            "deterministic": False,  # whether a GPU gives the same bits each time, more slowly; CPU and TPU do anyway
             "accumulation": 1,  # slices the batch of an update is cut into when memory is short
             "prefetch": 2,  # calls read ahead when the data is streamed
             "memory_budget_mb": 2048,  # a split below this lies on the device, a larger one is streamed

@@ -65,7 +65,8 @@ def main() -> int:
     slurm = slurm_jobs.settings(SLURM.value) if EXECUTOR.value == "slurm" else {}
     queue, grouping = Listed(wanted), EXECUTOR.value == "population"
     here = grouping and not DRY_RUN.value  # else the devices are for the processes that train
-    select_platform(population.platform(CONFIG.value, queue.everything()) if here else "cpu")
+    deterministic = CONFIG.value["accelerator"]["deterministic"]
+    select_platform(population.platform(CONFIG.value, queue.everything()) if here else "cpu", deterministic)
     plans = sweeping.checked(CONFIG.value, wanted)
     options = Options(plans, JOBS.value, MEMBERS.value, TOGETHER.value, slurm, WAIT.value)
     if DRY_RUN.value:

@@ -56,7 +56,7 @@ def main() -> int:
         raise UserError("--config and --workdir are required; see --help")
     config = build.to_plain(given)
     connect(config["accelerator"]["platform"], COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
-    platform = select_platform(config["accelerator"]["platform"])
+    platform = select_platform(config["accelerator"]["platform"], config["accelerator"].get("deterministic", False))
     use_cache()
     folder = WORKDIR.value.rstrip("/")
     if POPULATION.value or VARY.value:

@@ -316,6 +316,7 @@ def check_sections(config: Mapping[str, Any]) -> None:
             "fsdp": int,
             "tensor": int,
             "compute_dtype": str,
+            "deterministic": bool,
             "accumulation": int,
             "steps_per_call": int,
             "prefetch": int,

@@ -15,6 +15,8 @@ import pytest
 from genjax.train import compilation, cost
 from genjax.train.compilation import Compilation, prune, use_cache
 from genjax.train.cost import Cost, peak_bytes
+from genjax.train.sharding import select_platform
+from genjax.types import UserError
 from tests.cli.commands import VAE, environment, start, train_arguments
 
 
@@ -116,3 +118,12 @@ def test_memory_is_that_of_the_process():
 def test_the_machine_has_one_name():
     assert compilation._machine() == compilation._machine()
     assert re.fullmatch(r"\w+-[0-9a-f]{12}", compilation._machine())
+
+
+def test_a_gpu_is_asked_for_the_same_bits_each_time(monkeypatch):
+    before = "--xla_backend_optimization_level=0"
+    for deterministic, flags in ((False, before), (True, f"{before} --xla_gpu_deterministic_ops=true")):
+        monkeypatch.setenv("XLA_FLAGS", before)
+        with pytest.raises(UserError, match="jax finds no GPU"):  # there is none; by then XLA has been told
+            select_platform("gpu", deterministic)
+        assert os.environ["XLA_FLAGS"] == flags

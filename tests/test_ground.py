@@ -161,6 +161,7 @@ def config(files):
             "fsdp": 1,
             "tensor": 1,
             "compute_dtype": "float32",
+            "deterministic": False,
             "accumulation": 1,
             "prefetch": 1,
         }

@@ -26,7 +26,7 @@ from genjax.types import UserError
 
 POPULATION = "population.json"  # in a folder whose folders are the members of a population
 # Settings that older runs' configs lack, with what those runs did.
-_ADDED = {"checkpoint": {"keep": ""}, "accelerator": {"fsdp": 1, "tensor": 1}}
+_ADDED = {"checkpoint": {"keep": ""}, "accelerator": {"fsdp": 1, "tensor": 1, "deterministic": False}}
 _STOP = {"policy": "stop", "max_grad_norm": 0.0, "rollbacks": 3, "rate_factor": 0.5, "reseed": True}
 _SHOWN = 5  # differing config keys named in one message
 _MISSING = object()

@@ -8,6 +8,7 @@ the same function.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -37,10 +38,12 @@ TENSOR_RULES = (
 FSDP_SIZE = 2**12  # arrays with fewer values lie whole on every device: to gather them would cost more than it saves
 
 
-def select_platform(platform: str) -> str:
+def select_platform(platform: str, deterministic: bool = False) -> str:
     """Makes jax use ``platform`` and returns what it is ("cpu", "gpu" or "tpu"); "auto" takes the best there is.
 
-    On a CPU it also tells malloc to keep what steps free, which makes them up to twice as fast.
+    On a CPU it also tells malloc to keep what steps free, which makes them up to twice as fast. ``deterministic`` is
+    about GPUs: XLA then leaves out operations whose order of summation is not fixed, and does not choose kernels by
+    measuring them, which may come out otherwise in the next process.
 
     To be called before the first array. jax falls back to the CPU in silence when a GPU is missing, so this checks.
 
@@ -51,6 +54,8 @@ def select_platform(platform: str) -> str:
         raise UserError(f"accelerator={platform} is unknown; accepted: {', '.join(PLATFORMS)}")
     if platform == "cpu":
         jax.config.update("jax_platforms", "cpu")
+    elif deterministic:
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true".strip()
     if platform in ("auto", "cpu"):
         keep_freed_memory()
     found = jax.default_backend()
