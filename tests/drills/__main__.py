@@ -2,6 +2,7 @@
 
   python -m tests.drills                                       every drill, an hour on two cores
   python -m tests.drills --families=vae --times=5 --only=kills
+  python -m tests.drills --accelerator=gpu --only=kills        on a GPU, with accelerator.deterministic
 
 For each family an undisturbed run, then one that is killed at random moments and started again; for the VAE signals,
 damage and failing storage besides. A fault is survived when the run ends with the same bits as the undisturbed one:
@@ -18,7 +19,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.drills import faults, kills
+from tests.drills import faults, kills, runs
 from tests.drills.runs import FAMILIES, Started, arguments
 from tests.drills.table import Row, markdown, write_between_markers
 
@@ -29,6 +30,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--repeat", type=int, default=3, help="times of each other fault (default 3)")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--families", default=",".join(FAMILIES), help="which to kill, with commas between")
+    parser.add_argument("--accelerator", choices=("cpu", "gpu", "tpu"), default="cpu", help="of all runs (default cpu)")
     parser.add_argument("--only", choices=("kills", "faults", "storage"), help="a part of the drills")
     parser.add_argument("--output", type=Path, help="a file with marks, such as docs/robustness.md, for the table")
     parser.add_argument("--folder", type=Path, help="for the runs; a temporary one unless given")
@@ -51,6 +53,7 @@ def undisturbed(family: str, parent: Path, say) -> Path:
 
 def main() -> int:
     options = parse()
+    runs.accelerator = options.accelerator
     begin = time.monotonic()
     say = lambda line: print(f"{time.monotonic() - begin:6.0f} s  {line}", flush=True)  # noqa: E731
     rows: list[Row] = []

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from tests.cli.commands import ROOT, Answer, environment, train_arguments
 
+accelerator = "cpu"  # of all runs; on a GPU they are told to be deterministic
+
 _COMMON = {
     "log_every": "10 steps",
     "checkpoint.every": "20 steps",
@@ -64,8 +66,10 @@ def arguments(family: str, folder: Path, total: int | None = None) -> list[str]:
     settings = {"total": f"{total or steps} steps", **_COMMON, **settings}
     if family == "classifier":
         settings.pop("evaluators.eval.limit")
+    if accelerator == "gpu":
+        settings["accelerator.deterministic"] = "True"
     overrides = [f"--config.{name}={value}" for name, value in settings.items()]
-    return train_arguments(f"{ROOT}/configs/{config}.py", folder, *overrides, arg="accelerator=cpu")
+    return train_arguments(f"{ROOT}/configs/{config}.py", folder, *overrides, arg=f"accelerator={accelerator}")
 
 
 class Started:
@@ -75,7 +79,8 @@ class Started:
         self._out, self._err = (tempfile.TemporaryFile("w+") for _ in range(2))  # noqa: SIM115 (closed by answer)
         words = [sys.executable, "-u", "-m", "experiments.train", *command]
         pipes = {"stdout": self._out, "stderr": self._err}
-        self.process = subprocess.Popen(words, cwd=ROOT, env=environment(JAX_PLATFORMS="cpu"), **pipes)
+        platform = {"JAX_PLATFORMS": "cpu"} if accelerator == "cpu" else {}
+        self.process = subprocess.Popen(words, cwd=ROOT, env=environment(**platform), **pipes)
 
     @property
     def running(self) -> bool:
