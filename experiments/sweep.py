@@ -36,6 +36,7 @@ WORKDIR = flags.DEFINE_string("workdir", None, "Folder for the runs' folders; cr
 SWEEP = flags.DEFINE_string("sweep", "", "Which sweep of the config: NAME for its function sweep_NAME().")
 EXECUTOR = flags.DEFINE_enum("executor", "local", sorted(EXECUTORS), "How runs are trained.")
 DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print the table of runs and write nothing.")
+flags.DEFINE_alias("dry-run", "dry_run")
 JOBS = flags.DEFINE_integer("jobs", None, "Runs at once: local 1 unless given, slurm all.", lower_bound=1)
 MEMBERS = flags.DEFINE_integer("members", None, "Runs at once, of population; unless given, as fit.", lower_bound=1)
 TOGETHER = flags.DEFINE_bool("together", None, "Of population: runs as one program; unless given, on an accelerator.")

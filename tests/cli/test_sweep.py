@@ -56,7 +56,7 @@ def test_runs_end_each_in_its_way_and_the_same_command_trains_what_is_left(tmp_p
     assert read(folder / names[2] / "evaluation.json")["finished"]
     assert "accelerator.devices=99" in (folder / "logs" / f"{names[1]}.txt").read_text()
     assert [entry["name"] for entry in read(folder / "sweep.json")["runs"]] == names
-    (table,) = run_many([("sweep", [config(tmp_path), f"--workdir={folder}", "--dry_run", *SMALL])], cwd=ROOT)
+    (table,) = run_many([("sweep", [config(tmp_path), f"--workdir={folder}", "--dry-run", *SMALL])], cwd=ROOT)
     assert [line.split()[:2] for line in table.out.splitlines()[:3]] == [
         [name, state] for name, state in zip(names, ("diverged", "failed", "finished"), strict=True)
     ]
