@@ -36,9 +36,9 @@ def sweep_one():
 """
 LENGTH = (
     "--config.model.network.width=8",
-    "--config.total=2500 steps",
-    "--config.log_every=50 steps",
-    "--config.checkpoint.every=50 steps",
+    "--config.total=20000 steps",  # long enough to be killed and preempted in the middle on any machine
+    "--config.log_every=200 steps",
+    "--config.checkpoint.every=200 steps",
     *(f"--config.evaluators.{name}.every=end" for name in ("eval", "samples", "reconstructions", "interpolations")),
 )
 SUBMISSIONS = "[0-9]*_submission.sh"
@@ -72,7 +72,7 @@ def wait(condition: Callable[[], Any], told: Callable[[], Any], seconds: float =
 
 def trained(run: Path) -> bool:
     """Whether a run is on its way."""
-    return max(checkpoint_steps(run), default=0) >= 50
+    return max(checkpoint_steps(run), default=0) >= 200
 
 
 def test_a_sweep_whose_runs_are_preempted_killed_and_fail(tmp_path, config, slurm):
@@ -99,11 +99,16 @@ def test_a_sweep_whose_runs_are_preempted_killed_and_fail(tmp_path, config, slur
         ask(slurm, "srun", "--partition=urgent", "--cpus-per-task=4", "true")
         said, error = waiting.communicate(timeout=300)
     assert waiting.returncode == 1 and "3 runs: 1 finished, 2 failed" in said, (said, error, logs())
-    assert "3 runs have jobs in the queue already" in said and read(folder / "slurm" / "jobs.json") == submitted
+    # The third fails at once, perhaps before the second command looks, which then tries it again.
+    jobs = read(folder / "slurm" / "jobs.json")["jobs"]
+    assert re.search(r"^[23] runs have jobs in the queue already", said)
+    assert all(jobs[name] == submitted["jobs"][name] for name in names[:2])
     assert f"seed=1: job {array}_0 was requeued" in said and "continuing from step" in logs()["seed=1.txt"]
     assert "failed: seed=2: killed by SIGKILL" in said and "continuing from step" not in logs()["seed=2.txt"]
     assert "accelerator.devices=99" in read(folder / names[2] / "failure.json")["reason"]
-    assert len(list(folder.glob(f"slurm/{SUBMISSIONS}"))) == 1
+    submissions = len(list(folder.glob(f"slurm/{SUBMISSIONS}")))
+    failures = read(folder / names[2] / "failure.json")["attempts"]
+    assert submissions == failures <= 2
 
     together = [config, f"--workdir={tmp_path}/untouched", *LENGTH, "--vary=seed=1,2"]
     with start("train", *together) as reference, sweep() as again:
@@ -111,7 +116,8 @@ def test_a_sweep_whose_runs_are_preempted_killed_and_fail(tmp_path, config, slur
         assert reference.wait(timeout=300) == 0
     assert again.returncode == 1 and "3 runs: 2 finished, 1 failed" in said, (said, error, logs())
     assert "2 runs submitted as job" in said and "continuing from step" in logs()["seed=2.txt"]
-    assert read(folder / names[2] / "failure.json")["attempts"] == 2 and not (second / "failure.json").exists()
+    assert read(folder / names[2] / "failure.json")["attempts"] == failures + 1
+    assert not (second / "failure.json").exists()
     for run in (first, second):
         assert records(run) == records(tmp_path / "untouched" / run.name)
         np.testing.assert_equal(checkpoint_arrays(run), checkpoint_arrays(tmp_path / "untouched" / run.name))
