@@ -36,7 +36,7 @@ def sweep_one():
 """
 LENGTH = (
     "--config.model.network.width=8",
-    "--config.total=20000 steps",  # long enough to be killed and preempted in the middle on any machine
+    "--config.total=10000 steps",  # long enough to be killed and preempted in the middle on any machine
     "--config.log_every=200 steps",
     "--config.checkpoint.every=200 steps",
     *(f"--config.evaluators.{name}.every=end" for name in ("eval", "samples", "reconstructions", "interpolations")),
