@@ -1,6 +1,6 @@
 """Brings about every fault that a run has to survive, and prints what survived.
 
-  python -m tests.drills                                       every drill, an hour on two cores
+  python -m tests.drills                                       every drill, half an hour on two cores
   python -m tests.drills --families=vae --times=5 --only=kills
   python -m tests.drills --accelerator=gpu --only=kills        on a GPU, with accelerator.deterministic
 
