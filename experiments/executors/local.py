@@ -9,11 +9,11 @@ import subprocess
 import sys
 import time
 from types import FrameType
-from typing import Any
 
 from experiments import cli
 from experiments.executors.base import Options, Queue, Verdict, cleared, failed, last_words, result, stopped
 from experiments.sweep_folder import Sweep, SweepRun
+from genjax.train.signals import Handled
 
 _POLL = 0.1  # seconds
 
@@ -76,7 +76,7 @@ def _tied() -> list[str]:
     return ["setpriv", "--pdeathsig", "TERM"] if shutil.which("setpriv") else []
 
 
-class _PassedOn:
+class _PassedOn(Handled):
     """While entered, SIGINT and SIGTERM go to all jobs; the second one ends this process too.
 
     Attributes:
@@ -84,18 +84,9 @@ class _PassedOn:
     """
 
     def __init__(self, jobs: list[_Job]):
+        super().__init__()
         self.signal: int | None = None
         self._jobs = jobs
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> _PassedOn:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._before[number] = signal.signal(number, self._arrived)
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
 
     def add(self, job: _Job) -> None:
         """Takes a job into the list; a signal that arrived while it was being started goes to it too."""
@@ -105,7 +96,7 @@ class _PassedOn:
             job.process.send_signal(self.signal)
         signal.pthread_sigmask(signal.SIG_SETMASK, held)
 
-    def _arrived(self, number: int, frame: FrameType | None) -> None:
+    def arrived(self, number: int, frame: FrameType | None) -> None:
         again = self.signal is not None
         self.signal = self.signal or number
         for job in self._jobs:

@@ -10,11 +10,11 @@ import signal
 import time
 from collections.abc import Sequence
 from types import FrameType
-from typing import Any
 
 from experiments.executors.base import Options, Queue, attempts, failed, result
 from experiments.executors.slurm_jobs import FOLDER, Jobs, Unanswered, ending, in_queue
 from experiments.sweep_folder import ENDED, Sweep, SweepRun
+from genjax.train.signals import Handled
 from genjax.types import UserError
 
 _ASK = 3.0  # seconds between two looks at the queue
@@ -104,21 +104,12 @@ class _Waiting:
         self._state = state
 
 
-class _Interrupt:
+class _Interrupt(Handled):
     """While entered, the first SIGINT or SIGTERM is noted in ``signal``; the second ends the process."""
 
     def __init__(self):
+        super().__init__()
         self.signal: int | None = None
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> _Interrupt:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._before[number] = signal.signal(number, self._arrived)
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
 
     def waited(self, seconds: float) -> bool:
         """Waits, less long where a signal arrives; whether one has."""
@@ -127,6 +118,6 @@ class _Interrupt:
             time.sleep(0.1)
         return self.signal is not None
 
-    def _arrived(self, number: int, frame: FrameType | None) -> None:
+    def arrived(self, number: int, frame: FrameType | None) -> None:
         self.signal = number
         signal.signal(number, signal.SIG_DFL)
