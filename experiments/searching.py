@@ -6,16 +6,18 @@ The study lies in ``search.db`` of the sweep's folder, so that the same command 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from ml_collections import ConfigDict
 
 from experiments import sweeping
 from experiments.executors.base import Verdict, failed
 from experiments.sweep_folder import ENDED, Sweep, SweepRun
+from genjax import populations
 from genjax.io.writer import read_metrics
 from genjax.sweep import Search
 from genjax.sweep.study import Study, Trial
+from genjax.train.plan import Experiment
 from genjax.types import UserError
 
 STUDY = "search.db"
@@ -32,17 +34,22 @@ class Searched:
 
     Attributes:
       sweep: with the runs that were proposed so far.
+      adaptive: True.
 
     Raises:
       UserError: Optuna is not installed, or the folder holds another search.
     """
 
+    adaptive = True
+
     def __init__(self, sweep: Sweep, search: Search, config: ConfigDict, say: Callable[[str], None] = print):
         self.sweep, self._search, self._config, self._say = sweep, search, config, say
         self._study = Study(search, sweep.path / STUDY)
+        self._plans: dict[str, Experiment] = {}  # of the runs that train
         self._trials: dict[str, list[int]] = {}  # that are unfinished, of each run
         self._sizes: dict[str, int] = {}  # of the logs when they were read last
         self._refusal = ""
+        self._built = populations.Builder()
         self._left = [run for trial in self._study.unfinished() if (run := self._of(trial)) is not None]
 
     def take(self) -> SweepRun | None:
@@ -67,15 +74,15 @@ class Searched:
             self.ended(run)
             return None
         try:
-            sweeping.checked(self._config, [run])
+            self._plans |= sweeping.checked(self._config, [run], self._built)
         except UserError as error:
             failed(run, str(error), 2)
             self._say(f"failed: {run.name}: {error}")
             return None
         return run
 
-    def everything(self) -> Sequence[SweepRun]:
-        raise UserError("the runs of a search are not known beforehand; accepted: --executor=local")
+    def plan(self, run: SweepRun) -> Experiment:
+        return self._plans[run.name]
 
     def verdict(self, run: SweepRun) -> Verdict | None:
         """Whether a run that trains is hopeless, by what it has logged since it was asked last."""
@@ -95,6 +102,7 @@ class Searched:
     def ended(self, run: SweepRun) -> None:
         """Tells the study how a run ended; one that failed or was interrupted stays to be tried again."""
         state, found = run.state, self._logged(run)
+        self._plans.pop(run.name, None)
         if state not in ENDED:
             return
         if state == "finished" and not found:
@@ -131,11 +139,11 @@ class Searched:
             self._say(f"best: {name} ({self._search.metric} {value:.5g}) of {len(self._study)} trials")
 
 
-def checked(search: Search, config: ConfigDict, sweep: Sweep) -> None:
-    """Draws a run and checks that it could be trained, before anything is written.
+def checked(search: Search, config: ConfigDict, sweep: Sweep) -> dict[str, Experiment]:
+    """Draws a run and checks that it could be trained, before anything is written: its experiment, by name.
 
     Raises:
       UserError: a setting of the space does not exist or does not fit, or Optuna is not installed.
     """
     _, (run,) = sweep.with_runs([Study(search, None).ask().overrides])
-    sweeping.checked(config, [run])
+    return sweeping.checked(config, [run])

@@ -48,13 +48,20 @@ def space_of(config: str, name: str) -> list[Overrides] | Search:
     return unique(space)
 
 
-def checked(config: ConfigDict, runs: Sequence[SweepRun]) -> dict[str, Experiment]:
+def checked(
+    config: ConfigDict, runs: Sequence[SweepRun], built: populations.Builder | None = None
+) -> dict[str, Experiment]:
     """The experiment of each run by name: every setting exists, fits, and is what the run's folder was begun with.
+
+    Args:
+      config: of all.
+      runs: some of them.
+      built: what builds them, for runs that share data with those of an earlier call.
 
     Raises:
       UserError: for the first of which this is not true, naming the run.
     """
-    plans, built = {}, populations.Builder()
+    plans, built = {}, built or populations.Builder()
     for run in runs:
         try:
             plans[run.name] = built(with_overrides(config, run.overrides))

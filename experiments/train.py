@@ -107,7 +107,7 @@ def _train_population(config: dict[str, Any], folder: str, platform: str) -> int
         for workdir in workdirs:
             if workdir.writes:
                 workdir.write_environment(environment)
-        outcome = train_population(plans, workdirs, mesh, together, STARTED)
+        outcome = train_population(plans, workdirs, mesh, together, started=STARTED)
     finally:
         for workdir in workdirs:
             workdir.close()

@@ -13,7 +13,7 @@ import pytest
 
 from configs.vae import digits_conv
 from experiments.executors import population
-from experiments.executors.base import Listed, Options
+from experiments.executors.base import Listed, Options, Verdict
 from experiments.sweep_folder import Sweep, SweepRun
 from genjax import build, populations
 from genjax.io.files import write_json
@@ -136,7 +136,7 @@ class Training:
         self.tried: list[list[str]] = []
         self.together: list[bool] = []
 
-    def __call__(self, plans, workdirs, mesh, together, interrupt):
+    def __call__(self, plans, workdirs, mesh, together, hopeless, interrupt):
         self.tried.append(list(plans))
         self.together.append(together)
         if len(plans) > self.fit:
@@ -151,8 +151,8 @@ class Training:
 class Told(Listed):
     """A queue that writes down which runs have ended."""
 
-    def __init__(self, runs):
-        super().__init__(runs)
+    def __init__(self, *args):
+        super().__init__(*args)
         self.told: list[str] = []
 
     def ended(self, run):
@@ -163,11 +163,10 @@ def trained(monkeypatch, folder: Path, training: Training, **options) -> tuple[T
     """A sweep of eight seeds, trained by the executor."""
     built = populations.Builder()
     runs = [SweepRun(f"seed={seed}", {"seed": seed}, folder) for seed in range(8)]
-    queue = Told(runs)
+    queue = Told(runs, {run.name: built(config(**run.overrides)) for run in runs})
     monkeypatch.setattr(loop, "train_population", training)
-    plans = {run.name: built(config(**run.overrides)) for run in runs}
     sweep = Sweep(folder, "", (), "population", tuple(runs))
-    assert population.train(sweep, queue, Options(plans, **options)) == 0
+    assert population.train(sweep, queue, Options(**options)) == 0
     return queue, runs
 
 
@@ -194,6 +193,31 @@ def test_members_at_once_are_at_most_so_many_in_equal_parts(monkeypatch, tmp_pat
     training = Training(fit=8, bad=())
     trained(monkeypatch, tmp_path / "together", training, members=7, together=True)
     assert [len(tried) for tried in training.tried] == [4, 4] and training.together == [True] * 2
+
+
+def test_a_search_is_asked_for_more_when_a_batch_has_ended(monkeypatch, tmp_path):
+    asked: list[int] = []  # how many runs had ended, at each question
+
+    class Asked(Told):
+        adaptive = True
+
+        def take(self):
+            asked.append(len(self.told))
+            return super().take()
+
+        def verdict(self, run):
+            return Verdict("too slow", 20) if run.name == "seed=4" else None
+
+    def train(plans, workdirs, mesh, together, hopeless, interrupt):
+        for name, workdir in zip(plans, workdirs, strict=True):
+            if not hopeless(name):
+                write_json(workdir.evaluation, {"finished": True})
+
+    monkeypatch.setitem(globals(), "Told", Asked)
+    queue, runs = trained(monkeypatch, tmp_path, train, members=3)
+    assert asked == [0, 0, 0, 3, 3, 3, 6, 6, 6, 8]
+    assert {run.name: run.reason for run in runs if run.state != "finished"} == {"seed=4": "too slow"}
+    assert sorted(queue.told) == [run.name for run in runs]
 
 
 def test_runs_for_several_platforms_or_without_their_devices_are_refused(plans, tmp_path):

@@ -13,7 +13,7 @@ from experiments import sweeping
 from experiments.executors.base import failed, stopped
 from experiments.searching import Searched, checked
 from experiments.sweep_folder import Sweep, SweepRun
-from genjax import build
+from genjax import build, populations
 from genjax.io.files import write_json
 from genjax.sweep import Choice, Range, Search
 from genjax.types import UserError
@@ -124,6 +124,15 @@ def test_what_is_proposed_twice_is_trained_once(tmp_path):
     assert found._study.values() == {0: -1.0, 1: -1.0, 2: -1.0} and len(found.sweep.runs) == 1
 
 
+def test_what_trains_in_this_process_finds_the_experiments_of_its_runs(tmp_path):
+    found = queue(tmp_path, search())
+    first, second = taken(found), taken(found)
+    plans = [found.plan(run) for run in (first, second)]
+    for run, plan in zip((first, second), plans, strict=True):
+        assert plan.config["optim"]["learning_rate"] == run.overrides["optim.learning_rate"]
+    assert plans[0].train is plans[1].train and len(populations.grouped(dict(enumerate(plans)))) == 1
+
+
 def test_a_proposal_that_cannot_be_trained_fails_alone(tmp_path):
     said: list[str] = []
     found = queue(tmp_path, search(space={"batch_size": Choice(-1, 8)}, trials=6, sampler="random"), said)
@@ -161,5 +170,3 @@ def test_a_space_that_does_not_fit_is_refused_before_anything_is_written(tmp_pat
     with pytest.raises(UserError, match=message):
         checked(search(space=space), digits_conv.get_config("accelerator=cpu,smoke"), sweep)
     assert not folder.exists()
-    with pytest.raises(UserError, match="not known beforehand; accepted: --executor=local"):
-        queue(tmp_path / "other", search()).everything()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from experiments.executors import slurm, slurm_jobs
-from experiments.executors.base import Listed, Options, attempts, failed
+from experiments.executors.base import Listed, Options, Verdict, attempts, failed
 from experiments.executors.slurm_task import Task
 from experiments.sweep_folder import Sweep, SweepRun
 from genjax.io.files import read_json, write_json
@@ -148,7 +148,7 @@ def test_a_job_that_vanishes_is_a_failure_of_its_run_and_one_look_without_it_is_
     failed(run, "of the day before", 1)
     there = queued(sweep)
     Fake(monkeypatch, [there, there, {}, {}, None, there, {}, {}, {}, {}])
-    assert slurm.train(sweep, Listed(sweep.runs), Options(plans={})) == 0
+    assert slurm.train(sweep, Listed(sweep.runs, {}), Options()) == 0
     failure = read_json(run.workdir.failure)
     assert failure["attempts"] == 2 and failure["reason"].startswith("job 12_0 was cancelled; see ")
     said = capsys.readouterr().out
@@ -162,16 +162,55 @@ def test_what_the_training_says_of_its_failure_stays(tmp_path, monkeypatch):
     failing = {**there, "12_0": (lambda: failed(sweep.runs[0], "its own words", 7), "")}
     done = {**failing, "12_0": (lambda: write_json(sweep.runs[1].workdir.evaluation, {"finished": True}), "")}
     Fake(monkeypatch, [there, there, failing, done, {}, {}, {}, {}])
-    assert slurm.train(sweep, Listed(sweep.runs), Options(plans={})) == 0
+    assert slurm.train(sweep, Listed(sweep.runs, {}), Options()) == 0
     assert read_json(sweep.runs[0].workdir.failure)["reason"] == "its own words"
     assert [run.state for run in sweep.runs] == ["failed", "finished"]
+
+
+def test_a_search_has_few_jobs_at_once_and_hopeless_ones_are_cancelled(tmp_path, monkeypatch):
+    """The second of three runs is hopeless when it has begun; the third is taken when the first has ended."""
+    sweep = sweep_of(tmp_path, "seed=0", "seed=1", "seed=2")
+    end = {run.name: (lambda run=run: write_json(run.workdir.evaluation, {"finished": True})) for run in sweep.runs}
+    both = {f"{number}_0": ("RUNNING", "") for number in (12, 13)}
+    saves = {"12_0": (end["seed=0"], ""), "13_0": ("COMPLETING", "")}
+    last = {"13_0": ("COMPLETING", ""), "14_0": ("RUNNING", "")}
+    fake = Fake(
+        monkeypatch, [{}, both, both, saves, last, *[{"14_0": ("RUNNING", "")}] * 4, {"14_0": (end["seed=2"], "")}]
+    )
+    submitted: list[tuple[int, list[str]]] = []  # before how many looks were left, and what
+
+    def submit(jobs, runs, settings, at_once):
+        submitted.append((len(fake.looks), [run.name for run in runs]))
+        known = {run.name: {"job": f"{12 + len(jobs.ids) + i}_0", "attempts": 0} for i, run in enumerate(runs)}
+        jobs._note(jobs=jobs._record["jobs"] | known)
+        return "12"
+
+    class Judged(Listed):
+        adaptive = True
+
+        def verdict(self, run):
+            return Verdict("too slow", 20) if run.name == "seed=1" else None
+
+    cancelled: list[str] = []
+    monkeypatch.setattr(slurm.Jobs, "submit", submit)
+    monkeypatch.setattr(
+        slurm, "cancel", lambda job: cancelled.append(job) or len(cancelled) > 1
+    )  # heard the second time
+    assert slurm.train(sweep, Judged(sweep.runs, {}), Options(jobs=2)) == 0
+    assert submitted == [(9, ["seed=0", "seed=1"]), (6, ["seed=2"])] and fake.looks == []
+    assert cancelled == ["13_0", "13_0"]
+    assert [(run.state, run.reason) for run in sweep.runs] == [
+        ("finished", ""),
+        ("stopped", "too slow"),
+        ("finished", ""),
+    ]
 
 
 def test_slurm_that_does_not_answer_is_one_line(tmp_path, monkeypatch):
     sweep = sweep_of(tmp_path, "seed=0")
     Fake(monkeypatch, [None])
     with pytest.raises(UserError, match="Slurm does not answer: slurmctld is away"):
-        slurm.train(sweep, Listed(sweep.runs), Options(plans={}))
+        slurm.train(sweep, Listed(sweep.runs, {}), Options())
 
 
 @pytest.mark.parametrize(

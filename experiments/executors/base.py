@@ -11,7 +11,8 @@ or, where the training could not, by ``failed`` and ``stopped`` below. Whatever 
 
 An executor
 - leaves a run alone that fails, and goes on with the others;
-- asks ``Queue.verdict`` about each running run every second or so, and interrupts one that it calls hopeless;
+- asks ``Queue.verdict`` about each running run when it may have logged something, and ends one that is called hopeless
+  such that ``experiments.train`` by hand could go on with it;
 - tells ``Queue.ended`` about each that does not run any more;
 - passes SIGINT and SIGTERM on to what it started, so that everything is saved, and leaves at once at the second; only
   jobs of a cluster go on without it.
@@ -23,7 +24,7 @@ import dataclasses
 import re
 import signal
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -41,7 +42,6 @@ class Options:
     """What the command line says about executors; each reads what concerns it.
 
     Attributes:
-      plans: the checked experiment of each run that is known beforehand, by name.
       jobs: at once, None for one process on this machine and every job of a cluster.
       members: of one program at most, None for as many as memory allows.
       together: whether members are one program, None for "on an accelerator".
@@ -49,7 +49,6 @@ class Options:
       wait: for the jobs of a cluster.
     """
 
-    plans: Mapping[str, Experiment]
     jobs: int | None = None
     members: int | None = None
     together: bool | None = None
@@ -66,18 +65,20 @@ class Verdict:
 
 
 class Queue(Protocol):
-    """Where runs come from: a list, or a search that chooses the next one from what the others have reached."""
+    """Where runs come from: a list, or a search that chooses the next one from what the others have reached.
+
+    Attributes:
+      adaptive: whether it is a search, of which few runs should be under way at once.
+    """
+
+    adaptive: bool
 
     def take(self) -> SweepRun | None:
         """A run to train now, None when there is none now: asked again after a run has ended, and at each end."""
         ...
 
-    def everything(self) -> Sequence[SweepRun]:
-        """All runs, for executors that start them together.
-
-        Raises:
-          UserError: they are not known beforehand.
-        """
+    def plan(self, run: SweepRun) -> Experiment:
+        """The checked experiment of a run that was taken."""
         ...
 
     def verdict(self, run: SweepRun) -> Verdict | None:
@@ -90,24 +91,39 @@ class Queue(Protocol):
 
 
 class Listed:
-    """The queue of runs that are known beforehand; those that have ended already are left out."""
+    """The queue of runs that are known beforehand; those that have ended already are left out.
 
-    def __init__(self, runs: Iterable[SweepRun]):
-        self._runs = [run for run in runs if run.state not in ENDED]
-        self._next = 0
+    Args:
+      runs: in the order in which they are taken.
+      plans: of the runs, by name; may be empty for an executor that has them trained by other processes.
+    """
+
+    adaptive = False
+
+    def __init__(self, runs: Iterable[SweepRun], plans: Mapping[str, Experiment]):
+        self.left = [run for run in runs if run.state not in ENDED]
+        self._plans, self._next = plans, 0
 
     def take(self) -> SweepRun | None:
         self._next += 1
-        return self._runs[self._next - 1] if self._next <= len(self._runs) else None
+        return self.left[self._next - 1] if self._next <= len(self.left) else None
 
-    def everything(self) -> Sequence[SweepRun]:
-        return self._runs
+    def plan(self, run: SweepRun) -> Experiment:
+        return self._plans[run.name]
 
     def verdict(self, run: SweepRun) -> Verdict | None:
         return None
 
     def ended(self, run: SweepRun) -> None:
         pass
+
+
+def taken(queue: Queue, most: int | None) -> list[SweepRun]:
+    """Up to ``most`` runs to train now, all that there are for None."""
+    runs: list[SweepRun] = []
+    while (most is None or len(runs) < most) and (run := queue.take()) is not None:
+        runs.append(run)
+    return runs
 
 
 class Executor(Protocol):

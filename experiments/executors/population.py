@@ -1,15 +1,18 @@
-"""Trains runs that differ in numbers of the state only as populations, in this process: one program for each group."""
+"""Trains runs that differ in numbers of the state only as populations, in this process: one program for each group.
+
+Of a search it takes some runs at a time, and more when all of these have ended.
+"""
 
 from __future__ import annotations
 
 import gc
 import itertools
 import traceback
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from experiments import cli
-from experiments.executors.base import Options, Queue, cleared, failed
+from experiments.executors.base import Options, Queue, cleared, failed, stopped, taken
 from experiments.sweep_folder import ENDED, Sweep, SweepRun
 from genjax.types import UserError
 
@@ -24,9 +27,10 @@ if TYPE_CHECKING:
 
 _PLATFORM = "accelerator.platform"
 _SHOWN = 300  # characters of a reason
+_BATCH = 8  # runs that a search proposes at a time, unless the command line says how many
 
 
-def platform(config: Mapping[str, Any], runs: Sequence[SweepRun]) -> str:
+def platform(config: Mapping[str, Any], runs: Iterable[SweepRun] = ()) -> str:
     """The one that all runs of a config are for.
 
     Raises:
@@ -65,18 +69,20 @@ def ready(plans: Group) -> None:
 
 
 def train(sweep: Sweep, queue: Queue, options: Options) -> int:
-    """An ``Executor`` of runs that are known beforehand, of which none is hopeless, and ``ready``."""
+    """An ``Executor`` of runs that are ``ready``."""
     from genjax import populations
     from genjax.train.interrupt import Interrupt
 
-    runs = {run.name: run for run in queue.everything()}
-    groups = populations.grouped({name: options.plans[name] for name in runs})
+    most = (options.members or _BATCH) if queue.adaptive else None
     with Interrupt() as interrupt:
-        training = _Training(runs, queue, options, interrupt)
-        for number, group in enumerate(groups, 1):
-            if interrupt.signal is None:
-                print(f"group {number} of {len(groups)}: {populations.described(group)}", flush=True)
-                training.group(group)
+        training = _Training(queue, options, interrupt)
+        while interrupt.signal is None and (runs := taken(queue, most)):
+            groups = populations.grouped({run.name: queue.plan(run) for run in runs})
+            training.runs |= {run.name: run for run in runs}
+            for number, group in enumerate(groups, 1):
+                if interrupt.signal is None:
+                    print(f"group {number} of {len(groups)}: {populations.described(group)}", flush=True)
+                    training.group(group)
     return interrupt.signal or 0
 
 
@@ -88,10 +94,17 @@ def split(group: Group, parts: int) -> list[Group]:
 
 
 class _Training:
-    def __init__(self, runs: Mapping[str, SweepRun], queue: Queue, options: Options, interrupt: Interrupt):
+    """What trains group after group.
+
+    Attributes:
+      runs: that were taken, by name.
+    """
+
+    def __init__(self, queue: Queue, options: Options, interrupt: Interrupt):
         from genjax.io.workdir import describe_environment
 
-        self._runs, self._queue, self._options, self._interrupt = runs, queue, options, interrupt
+        self.runs: dict[str, SweepRun] = {}
+        self._queue, self._options, self._interrupt = queue, options, interrupt
         self._environment = describe_environment()
         self._done: set[str] = set()  # runs that this process is through with
 
@@ -106,7 +119,7 @@ class _Training:
             chunk = waiting.pop(0)
             gc.collect()  # the loop of the chunk before, whose arrays lie on the device
             reason, status = self._tried(chunk)
-            ended = [name for name in chunk if not reason or self._runs[name].state in ENDED]
+            ended = [name for name in chunk if not reason or self.runs[name].state in ENDED]
             self._end(ended)
             left = {name: chunk[name] for name in chunk if name not in self._done}
             if self._interrupt.signal is not None or not left:
@@ -145,7 +158,7 @@ class _Training:
         try:
             self._open(chunk, opened)
             if members := {name: chunk[name] for name in opened}:
-                train_population(members, list(opened.values()), *self._way(members), interrupt=self._interrupt)
+                train_population(members, list(opened.values()), *self._way(members), self._hopeless, self._interrupt)
             return "", 0
         except UserError as error:
             return _reason(error), cli.USAGE
@@ -157,25 +170,32 @@ class _Training:
             for workdir in opened.values():
                 workdir.close()
 
+    def _hopeless(self, name: str) -> str:
+        """Notes that a run is not worth going on with, and gives the reason; empty where it is worth it."""
+        if (verdict := self._queue.verdict(self.runs[name])) is None:
+            return ""
+        stopped(self.runs[name], verdict)
+        return verdict.reason
+
     def _open(self, chunk: Group, opened: dict[str, Workdir]) -> None:
         from genjax.io.workdir import Workdir
 
         for name, plan in chunk.items():
             try:
-                opened[name] = Workdir.open_for_training(self._runs[name].path, plan.config, ignore=("accelerator",))
+                opened[name] = Workdir.open_for_training(self.runs[name].path, plan.config, ignore=("accelerator",))
             except UserError as error:
                 self._fail(name, _reason(error), cli.USAGE)
             else:
                 opened[name].write_environment(self._environment)
 
     def _fail(self, name: str, reason: str, status: int) -> None:
-        failed(self._runs[name], reason, status)
+        failed(self.runs[name], reason, status)
         print(f"{name}: failed: {reason}", flush=True)
         self._end([name])
 
     def _end(self, names: Iterable[str]) -> None:
         for name in names:
-            run = self._runs[name]
+            run = self.runs[name]
             if name not in self._done:
                 self._done.add(name)
                 if run.state in ENDED:

@@ -41,6 +41,10 @@ _ENDINGS = {
 }
 
 
+Answer = Mapping[str, tuple[str, str]]
+"""State and name of the jobs in the queue, by number."""
+
+
 class Unanswered(Exception):
     """Slurm did not answer."""
 
@@ -152,7 +156,7 @@ class Jobs:
         write_json(self._folder / "jobs.json", self._record)
 
 
-def in_queue() -> dict[str, tuple[str, str]]:
+def in_queue() -> Answer:
     """State and name of the user's jobs that wait or run, by number; those of arrays are like 12_3.
 
     Raises:
@@ -160,6 +164,15 @@ def in_queue() -> dict[str, tuple[str, str]]:
     """
     listed = _ask("squeue", "--me", "--array", "--noheader", "--format=%i|%T|%j")
     return {job: (state, name) for job, state, name in (line.split("|", 2) for line in listed.splitlines())}
+
+
+def cancel(job: str) -> bool:
+    """Has a job save and leave; whether Slurm has heard."""
+    try:
+        _ask("scancel", job)
+    except Unanswered:
+        return False
+    return True
 
 
 def ending(job: str) -> str:

@@ -56,7 +56,7 @@ def train(plan: Experiment, workdir: Workdir, mesh: Mesh, started: float | None 
     Raises:
       DivergedError: a metric became NaN or infinite, or a gradient too large, and the config's policy was to stop, or
         nothing it did against it helped; checkpoints from before are kept.
-      UserError: a checkpoint does not fit or an image can't be read.
+      UserError: a checkpoint does not fit, an image can't be read, or ``checkpoint.best`` is a metric of no evaluation.
     """
     outcome = train_population({"": plan}, [workdir], mesh, started=started)
     if outcome.diverged:
@@ -69,8 +69,9 @@ def train_population(
     workdirs: Sequence[Workdir],
     mesh: Mesh,
     together: bool = False,
-    started: float | None = None,
+    hopeless: Callable[[str], str] = lambda name: "",
     interrupt: Interrupt | None = None,
+    started: float | None = None,
 ) -> Outcome:
     """Trains every member to the end or to an interruption, each continuing from its own latest checkpoint.
 
@@ -82,14 +83,17 @@ def train_population(
       workdirs: of the members, open for training.
       mesh: devices.
       together: whether the members are one program (``population.Together``) or take turns.
-      started: ``time.monotonic()`` at the start of the process, to say how long the first step took.
+      hopeless: asked after each evaluation of a member, by its name, why it is not worth going on with; empty where it
+        is. Such a member is saved and goes no further.
       interrupt: one that the caller has entered, where this is not all that a signal is to end.
+      started: ``time.monotonic()`` at the start of the process, to say how long the first step took.
 
     Raises:
-      UserError: a checkpoint does not fit or an image can't be read.
+      UserError: a checkpoint does not fit, an image can't be read, or ``checkpoint.best`` is a metric of no evaluation.
     """
     with contextlib.nullcontext(interrupt) if interrupt else Interrupt() as interrupt:
-        loop = _Loop(plans, workdirs, mesh, together, interrupt, time.monotonic() if started is None else started)
+        started = time.monotonic() if started is None else started
+        loop = _Loop(plans, workdirs, mesh, together, hopeless, interrupt, started)
         try:
             loop.run()
         except BaseException:
@@ -109,14 +113,15 @@ class _Loop:
         workdirs: Sequence[Workdir],
         mesh: Mesh,
         together: bool,
+        hopeless: Callable[[str], str],
         interrupt: Interrupt,
         started: float,
     ):
         self.compilation = Compilation(started)
         self.members: list[Member] = []
         self.progress: Progress | None = None
-        self.plan, self.mesh, self.together, self.interrupt = next(iter(plans.values())), mesh, together, interrupt
-        plan = self.plan
+        self.plan = plan = next(iter(plans.values()))
+        self.mesh, self.together, self.hopeless, self.interrupt = mesh, together, hopeless, interrupt
         make = functools.partial(Trainer, plan.family, mesh, len(plan.train), plan.augment)
         limit = plan.divergence.max_grad_norm
         self.trainer = make(max_grad_norm=limit)
@@ -145,7 +150,7 @@ class _Loop:
             self.progress.say(line)
 
     def alive(self) -> list[Member]:
-        return [member for member in self.members if not member.diverged]
+        return [member for member in self.members if not member.over]
 
     def run(self) -> None:
         unfinished = [member for member in self.alive() if not member.finished]
@@ -167,10 +172,10 @@ class _Loop:
                 if member.setback and self.interrupt.signal is None:
                     self._start(member)
         for member in unfinished:
-            if self.interrupt.signal is None and not member.diverged:
+            if self.interrupt.signal is None and not member.over:
                 self._finish(member)
         if self.interrupt.signal is not None:
-            self._leave([member for member in unfinished if not member.diverged and not member.finished])
+            self._leave([member for member in unfinished if not member.over and not member.finished])
 
     def close(self) -> None:
         if self.progress is not None:
@@ -266,13 +271,16 @@ class _Loop:
             if self.step > 0 and not member.evaluated:
                 self._due(member)
         for _, count in steps():
-            settled = all(member.diverged for member in group) or any(member.setback for member in group)
-            if self.interrupt.signal is not None or settled:
+            if self.interrupt.signal is not None or any(member.setback for member in group):
                 break
+            advancing = sum(not member.over for member in group)
+            if advancing == 0 or (self.together and 2 * advancing <= len(group)):
+                break  # the rest is a smaller program: one compilation, and those that are over cost nothing more
             self._advance(count)
         self._read_pending()
         for i, member in enumerate(group):
-            self.states[member.name] = self.running.state(i)
+            if not member.over:
+                self.states[member.name] = self.running.state(i)
         self.running.close()
         self.running = None
 
@@ -340,6 +348,7 @@ class _Loop:
         done = self.step == self.plan.total_steps
         due = [s for s in self.plan.evaluators if s.every is not None and self.step % s.every == 0]
         scalars: dict[str, float] = {}
+        hopeless = ""
         if due and not done:  # at the end every evaluator runs, in _finish
             self._read_pending()
             if member.halted:
@@ -348,13 +357,18 @@ class _Loop:
                 scalars, _ = self._evaluate(member, due, logged=False)
             except Stopped:
                 return
+            member.check_best(scalars, due)
+            hopeless = self.hopeless(member.name)
         member.evaluated = not done
         again = self.step == self.resumed[member.name]  # the state is saved, without these evaluations
         best_seen = self.plan.config["checkpoint"]["best"] in scalars
-        if not done and (best_seen or again or self.plan.saves(self.step)):
+        if not done and (best_seen or again or hopeless or self.plan.saves(self.step)):
             self._read_pending()  # a state that has diverged must not be saved
             if member.halted:
                 return
             member.save(self.step, self._state(member), scalars, replace=again)
             if len(self.members) > 1:
                 member.checkpoints.wait()  # Orbax saves one at a time
+        if hopeless:
+            member.hopeless = hopeless
+            member.say(f"stopped at step {self.step}: {hopeless}")

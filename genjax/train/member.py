@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,7 @@ class Member:
     Attributes:
       evaluated: whether the evaluations due at the present step are done and in the log.
       diverged: the line that says so, empty while training can go on.
+      hopeless: why it is not worth going on with, empty while it is.
       setback: whether this run goes back to its last checkpoint before it advances again.
       history: the last steps, with their metrics.
     """
@@ -73,6 +74,7 @@ class Member:
         self.history: deque[tuple[int, dict[str, float]]] = deque(maxlen=HISTORY)
         self.evaluated = self.setback = False
         self.diverged = read_json(workdir.diverged)["message"] if name and workdir.diverged.exists() else ""
+        self.hopeless = ""
 
     def say(self, line: str) -> None:
         self._say(f"{self.name}: {line}" if self.name else line)
@@ -115,9 +117,14 @@ class Member:
         return self._writer
 
     @property
+    def over(self) -> bool:
+        """Whether it goes no further, short of its end."""
+        return bool(self.diverged or self.hopeless)
+
+    @property
     def halted(self) -> bool:
-        """Whether the state that it has is not to be used: it has diverged, for good or until it has gone back."""
-        return self.setback or bool(self.diverged)
+        """Whether it does not advance from the state that it has: it is over, or has to go back first."""
+        return self.setback or self.over
 
     @property
     def seconds(self) -> float:
@@ -221,6 +228,13 @@ class Member:
             )
         self._write_images(step, report)
         return scalars, protocols
+
+    def check_best(self, scalars: Mapping[str, float], evaluators: Sequence[Scheduled]) -> None:
+        """Raises UserError where all evaluators of the training have run and none gives ``checkpoint.best``."""
+        best, during = self.plan.config["checkpoint"]["best"], [s for s in self.plan.evaluators if s.every is not None]
+        if best and best not in scalars and len(evaluators) == len(during):
+            given = ", ".join(sorted(scalars)) or "none, for there are only images"
+            raise UserError(f"checkpoint.best={best}: no evaluation during training gives it; accepted: {given}")
 
     def _write_images(self, step: int, report: Report) -> None:
         if not report.images or not self.workdir.writes:

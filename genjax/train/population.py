@@ -58,7 +58,8 @@ class InTurns:
 class Together:
     """All members advance in one program: the same step, mapped over stacked states.
 
-    That fills an accelerator which one small network leaves idle. A member that is not alive costs what it did before.
+    That fills an accelerator which one small network leaves idle. A member that is not alive costs what it did before,
+    so that a group of which half is over is better made anew.
 
     Args:
       feeds: makes one feed for all seeds, of a trainer compiled with ``members``.

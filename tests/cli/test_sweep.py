@@ -124,6 +124,6 @@ def test_a_search_that_was_interrupted_goes_on(tmp_path):
         ],
         cwd=ROOT,
     )
-    assert "the sweep is a Search; accepted for one: local" in one_line(other)
+    assert other.status == 0 and "3 runs: 3 finished" in other.out and "group 1" not in other.out, other
     assert "a search for eval/elbo (max): 3 of 3 runs proposed" in table.out
     assert report.status == 0 and f"best: {best.replace(',', ', ')}" in report.out, report

@@ -25,6 +25,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(missing() is not None, reason
 
 CONFIG = """
 from configs.vae.digits_conv import get_config
+from genjax.sweep import Choice, Search
 
 
 def sweep():
@@ -33,6 +34,12 @@ def sweep():
 
 def sweep_one():
     return [{"seed": 1}]
+
+
+def sweep_search():
+    space = {"optim.learning_rate": Choice(1e-3, 1e-30, 1e-31)}
+    search = {"trials": 8, "sampler": "random", "pruner": "asha", "reduction": 2, "seed": 1}
+    return Search(space, metric="eval/elbo", **search)
 """
 LENGTH = (
     "--config.model.network.width=8",
@@ -141,6 +148,22 @@ def test_a_job_of_two_tasks_is_requeued_when_its_time_is_over_and_not_when_it_is
     assert "JobState=CANCELLED" in ask(slurm, "scontrol", "show", "job", job)
     assert log.read_text().count("interrupted by SIGINT: saved step") == 2 and not (run / "failure.json").exists()
     assert read(run / "environment.json")["process_count"] == 2
+
+
+def test_a_search_submits_run_after_run_and_cancels_the_hopeless(tmp_path, config, slurm):
+    folder = tmp_path / "search"
+    good, *bad = (folder / f"learning_rate={rate}" for rate in ("0.001", "1e-30", "1e-31"))
+    arguments = [config, f"--workdir={folder}", "--executor=slurm", "--sweep=search", "--jobs=1", *LENGTH]
+    arguments.append("--config.evaluators.eval.every=500 steps")
+    with start("sweep", *arguments, env=environment() | slurm) as searching:
+        said, error = searching.communicate(timeout=400)
+    assert searching.returncode == 0 and "3 runs: 1 finished, 2 stopped" in said, (said, error)
+    assert said.count("1 runs submitted as job") == 3 and f"best: {good.name} (eval/elbo " in said
+    for run in bad:
+        assert "is not among the best 50% of the runs that came as far" in read(run / "stopped.json")["reason"]
+        assert f"{run.name}: stopped after" in said
+        assert 500 <= checkpoint_steps(run)[-1] < 10000 == checkpoint_steps(good)[-1]
+        assert "interrupted by SIGINT: saved step" in (folder / "logs" / f"{run.name}.txt").read_text()
 
 
 def test_jobs_whose_submission_was_cut_short_are_ended(tmp_path, slurm, monkeypatch):
