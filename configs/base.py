@@ -64,22 +64,24 @@ def distance(protocol: str, every: str) -> dict:
 
 
 def smoke(config: ConfigDict) -> ConfigDict:
-    """Shrinks a config to seconds: four steps on 16 images each, every evaluator still running once.
+    """Shrinks a config to seconds: four steps on 8 images each, every evaluator still running once.
 
     But for those of a protocol, which would be no protocol with less than it says.
     """
-    config.update({"batch_size": 8, "total": "4 steps", "log_every": "2 steps", "eval_batch_size": 32})
+    config.update({"batch_size": 8, "total": "4 steps", "log_every": "2 steps", "eval_batch_size": 16})
     config.checkpoint.every = "2 steps"
     config.data.train, config.data.test = f"{config.data.train}[:64]", f"{config.data.test}[:40]"
+    if "sampler" in config.model:
+        config.model.sampler.num_steps = min(config.model.sampler.num_steps, 4)
     optim: Any = config.optim
     for section in [optim] if "name" in optim else optim.values():
         section.warmup_steps = 0
     config.evaluators = {name: part for name, part in config.evaluators.items() if "protocol" not in part}
     for section in config.evaluators.values():
         section.every = "end" if section.every == "end" else "2 steps"
-        for key, small in {"num_samples": 3, "num_steps": 2, "rows": 2, "examples": 32}.items():
+        for key, small in {"num_samples": 3, "num_steps": 2, "rows": 2, "num": 10, "examples": 16, "limit": 16}.items():
             if key in section:
-                section[key] = small
+                section[key] = min(section[key] or small, small)  # 0 is no limit
     return config
 
 

@@ -55,7 +55,7 @@ def config_of(policy: str = "rollback", **changes):
 
 
 def poisoned(plan: Experiment, seeds=(SEED,), step: int = BAD, everything: bool = True) -> Experiment:
-    """Runs with these seeds get a NaN at that step, in their parameters too."""
+    """Runs with these seeds get a NaN at that step, in their parameters too; others are the same program, unharmed."""
 
     def train_step(state, batch, key):
         after, metrics = plan.family.train_step(state, batch, key)
@@ -131,7 +131,7 @@ def test_stopping_leaves_the_evidence(tmp_path):
 
 
 def test_a_run_goes_back_and_on_with_other_data_and_a_lower_rate(recovered, tmp_path):
-    run(tmp_path / "good", build.experiment(config_of()))
+    run(tmp_path / "good", poisoned(build.experiment(config_of()), seeds=[SEED + 1]))
     good, found = records(tmp_path / "good"), records(recovered)
     assert [r["step"] for r in found] == list(range(1, TOTAL + 1)) and len(found) == len(good)
     assert found[:SAVED] == good[:SAVED]
@@ -200,7 +200,7 @@ def test_a_run_goes_back_to_its_beginning_where_nothing_was_saved(tmp_path):
 @pytest.fixture(scope="module")
 def good(tmp_path_factory):
     folder = tmp_path_factory.mktemp("divergence") / "good"
-    run(folder, build.experiment(config_of(seed=SEED + 1)))
+    run(folder, poisoned(build.experiment(config_of(seed=SEED + 1))))
     return folder
 
 

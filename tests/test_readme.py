@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import re
 import shlex
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +16,8 @@ from genjax import build, networks
 from genjax.train.loop import train
 from genjax.train.sharding import data_mesh
 from tests import tiny_tfds
+from tests.cli.commands import ROOT, run_many
 
-ROOT = Path(__file__).resolve().parent.parent
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -56,20 +54,17 @@ def test_make_targets_exist():
 
 
 @pytest.mark.slow
-def test_commands_run(tmp_path):
+def test_commands_run(tmp_path, monkeypatch):
     for name in ("mnist", "fashion_mnist"):
         tiny_tfds.prepare(name, tmp_path / "tfds", train=96, test=48)
-    environment = {**os.environ, "TFDS_DATA_DIR": str(tmp_path / "tfds"), "PYTHONPATH": str(ROOT)}
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
     (tmp_path / "configs").symlink_to(ROOT / "configs")
-    ran = 0
-    for words in commands():
-        if words[0] != "python" or words[2] == "experiments.prepare":  # preparing is in tests/test_prepare.py
-            continue
-        command = [sys.executable, *(smoke(word) for word in words[1:])]
-        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0, f"{' '.join(words)}\n{done.stdout}\n{done.stderr}"
-        ran += 1
-    assert ran >= 7
+    python = [words[2:] for words in commands() if words[0] == "python"]
+    cases = [(module.removeprefix("experiments."), [smoke(word) for word in words]) for module, *words in python]
+    cases = [case for case in cases if case[0] != "prepare"]  # which is in tests/test_prepare.py
+    for (module, words), answer in zip(cases, run_many(cases, cwd=tmp_path), strict=True):
+        assert answer.status == 0, f"{module} {' '.join(words)}\n{answer.out}\n{answer.err}"
+    assert len(cases) >= 7
     assert (tmp_path / "runs/vae/samples").is_dir() and (tmp_path / "runs/gan/images/samples.png").exists()
     assert (tmp_path / "runs/sweep/report/report.md").exists()
     assert (tmp_path / "runs/RESULTS.md").exists() and (tmp_path / "runs/results/index.html").exists()

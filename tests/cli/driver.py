@@ -27,7 +27,6 @@ def count_compilation(name: str, seconds: float, **details: object) -> None:
 
 def main_of(module: str, arguments: list[str]) -> int:
     """The exit status of one command; its flags are forgotten afterwards."""
-    before = set(flags.FLAGS)
     sys.argv = [module, *arguments]
     try:
         runpy.run_module(module, run_name="__main__", alter_sys=False)
@@ -38,7 +37,8 @@ def main_of(module: str, arguments: list[str]) -> int:
         traceback.print_exc()
         return 1
     finally:
-        for name in set(flags.FLAGS) - before:
+        own = (module, "absl.flags._flag")  # of the command, and of settings of its config; packages keep theirs
+        for name in [name for name in flags.FLAGS if flags.FLAGS.find_module_defining_flag(name) in own]:
             delattr(flags.FLAGS, name)
         flags.FLAGS.unparse_flags()
 
