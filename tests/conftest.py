@@ -1,9 +1,11 @@
 """Sets the environment of the tests before anything imports jax.
 
 Environment variables:
-  GENJAX_TEST_OPT    optimisation level of the CPU compiler; 0 unless given, which also leaves out its newer code
-                     generator for fused operations: it compiles some three times faster and runs slower. Give 3 to
-                     test what training runs.
+  GENJAX_TEST_OPT    optimisation level of the CPU compiler; 0 unless given, which compiles twice as fast and runs
+                     slower. Give 3 to test what training runs.
+  GENJAX_TEST_FUSED  0 leaves out XLA's newer generator of code for fused operations, and compiles faster by another
+                     third. For some families other numbers of steps in a call then give other bits, so it is not for
+                     tests/contract and tests/cli.
   GENJAX_TEST_CACHE  0 turns off the cache of compiled programs in pytest's cache directory.
   JAX_PLATFORMS      another platform to test on; cpu unless given.
 """
@@ -22,8 +24,10 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     os.environ["MPLBACKEND"] = "Agg"
     level = os.environ.get("GENJAX_TEST_OPT", "0")
-    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level={level}"
-    os.environ["XLA_FLAGS"] = f"{flags}{' --xla_cpu_use_fusion_emitters=false' * (level == '0')}".strip()
+    flags = [os.environ.get("XLA_FLAGS", ""), f"--xla_backend_optimization_level={level}"]
+    if os.environ.get("GENJAX_TEST_FUSED", "1") == "0":
+        flags.append("--xla_cpu_use_fusion_emitters=false")
+    os.environ["XLA_FLAGS"] = " ".join(flags).strip()
     cache = getattr(config, "cache", None)
     if cache is not None and os.environ.get("GENJAX_TEST_CACHE", "1") != "0":
         os.environ["JAX_COMPILATION_CACHE_DIR"] = str(cache.mkdir("compiled"))
