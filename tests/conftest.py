@@ -3,9 +3,9 @@
 Environment variables:
   GENJAX_TEST_OPT    optimisation level of the CPU compiler; 0 unless given, which compiles twice as fast and runs
                      slower. Give 3 to test what training runs.
-  GENJAX_TEST_FUSED  0 leaves out XLA's newer generator of code for fused operations, and compiles faster by another
-                     third. For some families other numbers of steps in a call then give other bits, so it is not for
-                     tests/contract and tests/cli.
+  GENJAX_TEST_FUSED  0 leaves out XLA's newer generator of code for fused operations, where there is a choice (before
+                     jax 0.11), and compiles faster by another third. For some families other numbers of steps in a
+                     call then give other bits, so it is not for tests/contract and tests/cli.
   GENJAX_TEST_CACHE  0 turns off the cache of compiled programs in pytest's cache directory.
   JAX_PLATFORMS      another platform to test on; cpu unless given.
 """
@@ -13,6 +13,7 @@ Environment variables:
 from __future__ import annotations
 
 import gc
+import importlib.metadata
 import os
 import sys
 
@@ -25,7 +26,7 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["MPLBACKEND"] = "Agg"
     level = os.environ.get("GENJAX_TEST_OPT", "0")
     flags = [os.environ.get("XLA_FLAGS", ""), f"--xla_backend_optimization_level={level}"]
-    if os.environ.get("GENJAX_TEST_FUSED", "1") == "0":
+    if os.environ.get("GENJAX_TEST_FUSED", "1") == "0" and importlib.metadata.version("jaxlib").startswith("0.10."):
         flags.append("--xla_cpu_use_fusion_emitters=false")
     os.environ["XLA_FLAGS"] = " ".join(flags).strip()
     cache = getattr(config, "cache", None)

@@ -79,7 +79,7 @@ def _vae(network: dict[str, Any] = _CONV_VAE, **options: Any) -> dict[str, Any]:
     return {"family": "vae", "network": network, "ema_decay": 0.9, **options}
 
 
-_UNET = {"name": "unet", "width": 4, "multipliers": (1, 2), "blocks": 1}
+_UNET = {"name": "unet", "width": 4, "multipliers": (1,), "blocks": 1}
 _DIT = {"name": "dit", "patch": 4, "width": 8, "depth": 1, "heads": 2}
 _JIT = {
     "name": "jit",
