@@ -71,8 +71,9 @@ def smoke(config: ConfigDict) -> ConfigDict:
     config.update({"batch_size": 8, "total": "4 steps", "log_every": "2 steps", "eval_batch_size": 16})
     config.checkpoint.every = "2 steps"
     config.data.train, config.data.test = f"{config.data.train}[:64]", f"{config.data.test}[:40]"
-    if "sampler" in config.model:
-        config.model.sampler.num_steps = min(config.model.sampler.num_steps, 4)
+    model: Any = config.model
+    if "sampler" in model:
+        model.sampler.num_steps = min(model.sampler.num_steps, 4)
     optim: Any = config.optim
     for section in [optim] if "name" in optim else optim.values():
         section.warmup_steps = 0

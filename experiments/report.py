@@ -88,13 +88,13 @@ def main(paths: list[str]) -> int:
 
 
 def _of_sweeps(paths: list[str], given: list[str]) -> int:
-    from experiments import sweep_report
+    from experiments import sweep_outcomes, sweep_report
     from experiments.sweep_folder import Sweep
     from genjax.types import UserError
 
     if others := [path for path in given if path not in paths]:
         raise UserError(f"{others[0]}: no sweep, and the others are; accepted: folders of sweeps alone, or of runs")
-    for found in [sweep_report.found(Sweep.read(path), METRIC.value) for path in paths]:
+    for found in [sweep_outcomes.found(Sweep.read(path), METRIC.value) for path in paths]:
         print(sweep_report.text(found))
         print(f"report: {sweep_report.write(found)}", flush=True)
     return 0

@@ -65,7 +65,7 @@ class Searched:
     def _of(self, trial: Trial) -> SweepRun | None:
         """The run of a proposal, added to the sweep; None where there is nothing to train."""
         self.sweep, (run,) = self.sweep.with_runs([trial.overrides])
-        self.sweep.write()
+        sweeping.write(self.sweep)
         trains = run.name in self._trials  # proposed twice, as a space of few choices makes it
         self._trials.setdefault(run.name, []).append(trial.number)
         if trains:

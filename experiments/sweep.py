@@ -105,7 +105,7 @@ def _listed(sweep: Sweep, space: Sequence[Overrides], options: Options) -> int:
     if here:
         population.ready({run.name: plans[run.name] for run in queue.left})
     with sweeping.locked(sweep):
-        sweep.write()
+        sweeping.write(sweep)
         signal = EXECUTORS[EXECUTOR.value](sweep, queue, options)
     if not WAIT.value and not signal:  # nothing has ended yet
         print(sweeping.counts(wanted))
@@ -133,7 +133,7 @@ def _search(sweep: Sweep, search: Search, options: Options) -> int:
     if here:
         population.ready(drawn)
     with sweeping.locked(sweep):
-        sweep.write()
+        sweeping.write(sweep)
         queue = searching.Searched(sweep, search, CONFIG.value)
         signal = EXECUTORS[EXECUTOR.value](sweep, queue, options)
         queue.close()

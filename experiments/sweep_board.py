@@ -8,13 +8,10 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from experiments.sweep_folder import Sweep, SweepRun
 from genjax.io.writer import describe_hparams, read_metrics
 from genjax.types import UserError
-
-if TYPE_CHECKING:
-    from experiments.sweep_folder import Sweep, SweepRun
 
 FOLDER = "tensorboard"
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from experiments.sweep_outcomes import Found, Outcome, described
 from genjax.sweep.names import short_names
-
-if TYPE_CHECKING:
-    from experiments.sweep_report import Found, Outcome
 
 _COLUMNS = 3  # of panels
 _LEGEND = 8  # settings that are named
@@ -46,8 +44,6 @@ def curves_figure(found: Found) -> np.ndarray:
     Crosses are where a run was stopped or diverged.
     """
     from matplotlib import colormaps
-
-    from experiments.sweep_report import described
 
     figure, draw = _figure(7.5, 4.2)
     axes = figure.add_subplot()

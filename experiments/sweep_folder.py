@@ -19,7 +19,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments import sweep_board
 from genjax.io.files import read_json, write_json
 from genjax.io.workdir import Workdir
 from genjax.sweep import Overrides, run_names
@@ -140,12 +139,11 @@ class Sweep:
         return dataclasses.replace(self, runs=(*self.runs, *added)), runs
 
     def write(self) -> None:
-        """Writes ``sweep.json``, and what TensorBoard reads. Raises UserError where it can't."""
+        """Writes ``sweep.json``. Raises UserError where it can't."""
         record = {"config": self.config, "overrides": self.flags, "executor": self.executor, "varied": self.varied}
         record |= {"metric": self.metric, "mode": self.mode}
         runs = [{"name": run.name, "overrides": run.overrides} for run in self.runs]
         write_json(self.path / RECORD, {**record, "runs": runs})
-        sweep_board.update(self)
 
     def arguments(self, run: SweepRun) -> list[str]:
         """What ``experiments.train`` takes to train one run alone; every executor's runs are what these make."""

@@ -104,6 +104,12 @@ def locked(sweep: Sweep) -> Iterator[None]:
         raise UserError(f"--workdir {sweep.path} cannot be used: {error.strerror or error}") from error
 
 
+def write(sweep: Sweep) -> None:
+    """Writes down which runs there are, for the next command and for TensorBoard."""
+    sweep.write()
+    sweep_board.update(sweep)
+
+
 def table(runs: Sequence[SweepRun], groups: Sequence[Mapping[str, Experiment]] = ()) -> str:
     """A line for each run, one for each group of runs that train as one program, and how many are in each state."""
     width = max((len(run.name) for run in runs), default=0)

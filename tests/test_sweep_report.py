@@ -15,7 +15,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_multiplexer import EventMultiplexer
 from tensorboard.plugins.hparams import plugin_data_pb2
 
-from experiments import sweep_board, sweep_figures, sweep_report
+from experiments import sweep_board, sweep_figures, sweep_outcomes, sweep_report
 from experiments.executors.base import Verdict, failed, stopped
 from experiments.sweep_folder import Sweep
 from genjax.evaluators.verdict import mean_interval
@@ -66,7 +66,7 @@ def folder(tmp_path_factory) -> Path:
 
 
 def test_settings_are_ranked_by_the_means_of_their_seeds(folder):
-    found = sweep_report.found(Sweep.read(folder))
+    found = sweep_outcomes.found(Sweep.read(folder))
     assert [setting.overrides for setting in found.settings] == [
         {"optim.learning_rate": 1e-3},
         {"optim.learning_rate": 1e-4},
@@ -77,7 +77,7 @@ def test_settings_are_ranked_by_the_means_of_their_seeds(folder):
     assert best.mean == pytest.approx(-19.9) and (best.low, best.high) == mean_interval([-20.0, -19.9, -19.8])
     assert second.values == [-22.0, -21.9] and worst.values == [-900.0] and worst.low is None
     assert none.mean is None
-    flipped = sweep_report.found(Sweep.read(folder), f"{METRIC}:min")
+    flipped = sweep_outcomes.found(Sweep.read(folder), f"{METRIC}:min")
     assert flipped.settings[0].overrides == worst.overrides and flipped.settings[-1].overrides == none.overrides
 
 
@@ -87,7 +87,7 @@ def test_the_page_names_the_best_and_how_sure_that_is(folder, tmp_path):
     assert answer.status == 0 and answer.err == "", answer
     page = (copy / "report" / "report.md").read_text()
     assert "eval/kl, smaller is better" in page  # of the second call
-    found = sweep_report.found(Sweep.read(copy))
+    found = sweep_outcomes.found(Sweep.read(copy))
     sweep_report.write(found)
     page = (copy / "report" / "report.md").read_text()
     low, high = mean_interval([-20.0, -19.9, -19.8])
@@ -127,7 +127,7 @@ def test_what_cannot_be_reported_is_refused_in_one_line(folder, tmp_path):
     assert sorted(folder.rglob("*")) == before
     empty = Sweep.begun(str(tmp_path / "new"), "configs/vae/digits_conv.py", [], "local", "", "max")
     with pytest.raises(UserError, match=r"its config names no checkpoint.best; accepted: --metric with one of none"):
-        sweep_report.found(empty.with_runs(RUNS)[0])
+        sweep_outcomes.found(empty.with_runs(RUNS)[0])
 
 
 def test_a_result_that_is_not_finite_is_none(folder, tmp_path):
@@ -135,7 +135,7 @@ def test_a_result_that_is_not_finite_is_none(folder, tmp_path):
     run = Sweep.read(copy).runs[3]
     with open(run.workdir.metrics, "a") as file:
         file.write(json.dumps({"step": 30, METRIC: "NaN"}) + "\n")
-    found = sweep_report.found(Sweep.read(copy))
+    found = sweep_outcomes.found(Sweep.read(copy))
     (outcome,) = [outcome for outcome in found.outcomes if outcome.run.name == run.name]
     assert outcome.state == "finished" and outcome.value is None and math.isnan(outcome.curve[-1][1])
     sweep_report.write(found)
