@@ -150,6 +150,22 @@ def test_a_job_of_two_tasks_is_requeued_when_its_time_is_over_and_not_when_it_is
     assert read(run / "environment.json")["process_count"] == 2
 
 
+def test_a_run_that_takes_longer_than_its_job_may_goes_on_in_the_next(tmp_path, config, slurm):
+    """Slurm sends its own signal, 90 seconds before two minutes are over."""
+    folder = tmp_path / "sweep"
+    arguments = [config, f"--workdir={folder}", "--executor=slurm", "--sweep=one", "--slurm=time=2", *LENGTH]
+    arguments.append("--config.total=30000 steps")
+    with start("sweep", *arguments, env=environment() | slurm) as sweep:
+        said, error = sweep.communicate(timeout=500)
+    log = (folder / "logs" / "seed=1.txt").read_text()
+    assert sweep.returncode == 0 and "1 runs: 1 finished" in said, (said, error, log)
+    requeued = said.count("was requeued")
+    assert (
+        requeued >= 1
+        and log.count("interrupted by SIGINT: saved step") == log.count("continuing from step") == requeued
+    )
+
+
 def test_a_search_submits_run_after_run_and_cancels_the_hopeless(tmp_path, config, slurm):
     folder = tmp_path / "search"
     good, *bad = (folder / f"learning_rate={rate}" for rate in ("0.001", "1e-30", "1e-31"))
