@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+import os
 import random
 import signal
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from genjax.io.leftovers import REPLACED
 from tests.cli.commands import Answer, checkpoint_steps, same_run
 from tests.cli.storage import Storage, break_under, storage, why_not
 from tests.drills.kills import logged
@@ -41,9 +43,13 @@ class _Run:
         time.sleep(self.rng.uniform(0.1, 0.6))
         return started
 
+    def kept(self) -> int:
+        """The step that the next training goes on from, 0 without any; it may be one that was to be replaced."""
+        names = [path.name.removesuffix(REPLACED) for path in (self.folder / "checkpoints").glob("*")]
+        return max((int(name) for name in names if name.isdigit()), default=0)
+
     def count_lost(self) -> None:
-        last, steps = logged(self.folder)[-1]["step"], checkpoint_steps(self.folder)
-        self.lost = max(self.lost, last - steps[-1])
+        self.lost = max(self.lost, logged(self.folder)[-1]["step"] - self.kept())
 
     # Each fault raises AssertionError when the run does not answer as it should.
 
@@ -112,11 +118,11 @@ class _Run:
 
     def break_storage(self, fault: str) -> None:
         assert self.disk is not None
-        step = (checkpoint_steps(self.folder) or [0])[-1]
+        step = self.kept()
         answer = break_under(self.disk, fault, arguments(FAMILY, self.folder), "evaluation at step", after=self.rng)
         self.disk.remedies[fault]()
         _expect(answer, 2, "error: ")
-        assert checkpoint_steps(self.folder)[-1] >= step
+        assert self.kept() >= step, f"checkpoint {step} is gone: {os.listdir(self.folder / 'checkpoints')}"
         self.count_lost()
 
 
