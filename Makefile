@@ -34,7 +34,7 @@ test: $(VENV)/.ok-test ## run the tests (ARGS="-m 'not slow'" leaves out the lon
 slurm-test: $(VENV)/.ok-test ## train through a Slurm started for it (needs slurmctld slurmd slurm-client munge)
 	$(BIN)/python -m pytest tests/slurm $(ARGS)
 
-drills: $(VENV)/.ok-test ## kill, fill up and damage runs, and print what survived (an hour; as root, failing disks too)
+drills: $(VENV)/.ok-test ## kill, fill up and damage runs, and print what survived (half an hour; as root, failing disks too)
 	$(BIN)/python -m tests.drills $(ARGS)
 
 soak: $(VENV)/.ok-test ## train 200,000 steps and say whether memory or the time of a step grows

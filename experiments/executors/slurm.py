@@ -65,7 +65,8 @@ class _Watch:
     """
 
     def __init__(self, queue: Queue, there: Answer):
-        self.there, self.jobs = there, list[_Job]()
+        self.there = there
+        self.jobs: list[_Job] = []
         self._queue, self._answers = queue, True
 
     def look(self) -> None:
