@@ -42,7 +42,7 @@ def main() -> int:
 
     from genjax import build
     from genjax.io.files import reason
-    from genjax.io.leader import is_leader, led
+    from genjax.io.leader import is_leader, led, same_settings
     from genjax.io.workdir import Workdir
     from genjax.train.compilation import use_cache
     from genjax.train.distributed import connect
@@ -57,6 +57,7 @@ def main() -> int:
     config = build.to_plain(given)
     connect(config["accelerator"]["platform"], COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
     platform = select_platform(config["accelerator"]["platform"], config["accelerator"].get("deterministic", False))
+    same_settings({**config, "population": POPULATION.value, "vary": VARY.value, "together": TOGETHER.value})
     use_cache()
     folder = WORKDIR.value.rstrip("/")
     if POPULATION.value or VARY.value:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeVar
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from genjax.io.difference import different
+from genjax.io.files import encode_floats
 from genjax.types import UserError
 
 T = TypeVar("T")
@@ -54,3 +57,27 @@ def led(lead: Callable[[], T], follow: Callable[[], T]) -> T:
     results: list[T] = []
     from_leader(lambda: results.append(lead()))
     return results[0] if results else follow()
+
+
+def same_settings(settings: Mapping[str, Any]) -> None:
+    """Compares what each process was told with what the leader was told: they hold parts of one state.
+
+    Args:
+      settings: anything JSON can hold.
+
+    Raises:
+      UserError: in all of them, where one was told something else; there the line names it.
+    """
+    if jax.process_count() == 1:
+        return
+    text = json.dumps(encode_floats(settings), sort_keys=True).encode()
+    length = from_leader(lambda: len(text)) or 0
+    held = np.frombuffer(text, np.uint8).astype(np.int32) if is_leader() else np.zeros(length, np.int32)
+    led_by = bytes(np.asarray(multihost_utils.broadcast_one_to_all(held)).astype(np.uint8))
+    words = "{key} is {old} in the first process and {new} in this one"
+    found = different(json.loads(led_by), json.loads(text), words)
+    others = np.flatnonzero(multihost_utils.process_allgather(np.array(bool(found)))).tolist()
+    if found:
+        raise UserError(f"several processes: {found}; start all with the same command")
+    if others:
+        raise UserError(f"several processes: {others} were told other settings; start all with the same command")

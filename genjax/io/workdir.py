@@ -9,7 +9,6 @@ where training went back to a checkpoint and on another way.
 from __future__ import annotations
 
 import fcntl
-import json
 import logging
 import os
 import platform
@@ -20,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from genjax.io.difference import different
 from genjax.io.files import Place, decode_floats, encode_floats, read_json, remove_leftovers, write_json
 from genjax.io.manifest import versions
 from genjax.types import UserError
@@ -28,8 +28,6 @@ POPULATION = "population.json"  # in a folder whose folders are the members of a
 # Settings that older runs' configs lack, with what those runs did.
 _ADDED = {"checkpoint": {"keep": ""}, "accelerator": {"fsdp": 1, "tensor": 1, "deterministic": False}}
 _STOP = {"policy": "stop", "max_grad_norm": 0.0, "rollbacks": 3, "rate_factor": 0.5, "reseed": True}
-_SHOWN = 5  # differing config keys named in one message
-_MISSING = object()
 
 
 class Workdir:
@@ -201,13 +199,9 @@ class Workdir:
             return
         begun = self.read_config()
         skip = set(ignore)
-        differences = _differences(
-            {k: v for k, v in begun.items() if k not in skip}, {k: v for k, v in config.items() if k not in skip}, ""
-        )
-        if differences:
-            more = len(differences) - _SHOWN
-            listed = "; ".join(differences[:_SHOWN]) + (f"; and {more} more" if more > 0 else "")
-            raise UserError(f"--workdir {self.path} holds a run with another config: {listed}; use another --workdir")
+        kept = lambda settings: {name: value for name, value in settings.items() if name not in skip}  # noqa: E731
+        if found := different(kept(begun), kept(config)):
+            raise UserError(f"--workdir {self.path} holds a run with another config: {found}; use another --workdir")
 
     def _acquire(self) -> None:
         # Opened without truncation: the content belongs to the holder until the lock is ours. The kernel drops an
@@ -267,27 +261,6 @@ def open_population(
 
 def _is_temporary(name: str) -> bool:
     return name.startswith(".") and name.endswith(".tmp")
-
-
-def _differences(old: Any, new: Any, key: str) -> list[str]:
-    if isinstance(old, dict) and isinstance(new, dict):
-        found = []
-        for name in [*old, *(n for n in new if n not in old)]:
-            dotted = f"{key}.{name}" if key else name
-            found += _differences(old.get(name, _MISSING), new.get(name, _MISSING), dotted)
-        return found
-    # repr tells True from 1 and nan from nothing; 1 and 1.0 are the same number.
-    number = all(isinstance(v, int | float) and not isinstance(v, bool) for v in (old, new))
-    if (number and old == new) or repr(old) == repr(new):
-        return []
-    return [f"{key} was {_show(old)}, is {_show(new)}"]
-
-
-def _show(value: Any) -> str:
-    if value is _MISSING:
-        return "absent"
-    text = json.dumps(encode_floats(value))
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def describe_environment() -> dict[str, Any]:

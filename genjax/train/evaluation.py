@@ -59,15 +59,15 @@ def weights_of(state: TrainState, rebuilt: Mapping[str, Any] | None = None) -> s
 
 
 def check(plan: Experiment, mesh: Mesh) -> None:
-    """Asks the config's evaluators, before training and without computing a state, whether they can judge it.
+    """Asks, before a work folder is begun and without computing a state, whether the mesh and the evaluators fit a run.
 
     Raises:
-      UserError: one can't; the line names it.
+      UserError: the mesh does not divide it, or an evaluator can't judge it; the line names it.
     """
     demanding = [(s.name, s.evaluator) for s in plan.evaluators if isinstance(s.evaluator, Demanding)]
-    if not demanding:
-        return
     trainer = Trainer(plan.family, mesh, len(plan.train), plan.augment)
+    if not demanding and mesh.size == 1:
+        return  # to trace a state takes a while, and one device divides nothing
     state = trainer.abstract_state(plan.train.gather(np.zeros(1, np.int64)))
     context = context_of(plan, compile_functions(plan.family, mesh), state, mesh)
     for name, evaluator in demanding:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import socket
@@ -15,8 +16,10 @@ import pytest
 
 from tests.cli.commands import (
     VAE,
+    Answer,
     checkpoint_arrays,
     checkpoint_steps,
+    environment,
     one_line,
     read,
     records,
@@ -38,15 +41,15 @@ SMALL = (
 )
 
 
-def start_all(folder: Path, count: int, *more: str) -> list[subprocess.Popen]:
+def start_all(folder: Path, count: int, *more: str, last: Sequence[str] = ()) -> list[subprocess.Popen]:
+    """As many processes, with the flags of all and the flags ``last`` of the last one alone."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"--coordinator=127.0.0.1:{free.getsockname()[1]}"
     command = train_arguments(VAE, folder, *SMALL, *more)
-    return [
-        start("train", *command, address, f"--num_processes={count}", f"--process_id={i}", stderr=subprocess.STDOUT)
-        for i in range(count)
-    ]
+    commands = [[*command, address, f"--num_processes={count}", f"--process_id={i}"] for i in range(count)]
+    commands[-1] += last
+    return [start("train", *command, stderr=subprocess.STDOUT) for command in commands]
 
 
 def outputs(processes: Sequence[subprocess.Popen]) -> list[str]:
@@ -133,6 +136,26 @@ def test_all_leave_when_one_is_told_to_and_one_alone_can_go_on(whole, tmp_path):
     answer = run("train", *train_arguments(VAE, folder, *SMALL))
     assert answer.status == 0 and f"continuing from step {saved[1]} of 60" in answer.out, answer
     check_close(folder, whole)
+
+
+def test_processes_that_were_told_different_things_are_refused(tmp_path):
+    processes = start_all(tmp_path / "new", 2, last=["--config.optim.learning_rate=0.5", "--config.seed=1"])
+    first, second = outputs(processes)
+    assert [process.returncode for process in processes] == [2, 2], (first, second)
+    assert "error: several processes: [1] were told other settings" in first
+    assert "optim.learning_rate is 0.002 in the first process and 0.5 in this one; " in second
+    assert "seed is 0 in the first process and 1 in this one" in second
+    assert not (tmp_path / "new").exists()
+
+
+def test_devices_that_do_not_divide_a_batch_leave_no_folder(tmp_path):
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=3"
+    command = train_arguments(VAE, tmp_path / "new", "--config.accelerator.devices=-1")
+    process = start("train", *command, env=environment(XLA_FLAGS=flags))
+    out, err = process.communicate(timeout=240)
+    message = one_line(Answer(process.returncode, out, err))
+    assert message == "error: a batch of 8 can't be split over 3 devices; use a multiple of 3"
+    assert not (tmp_path / "new").exists()
 
 
 def test_what_is_refused(tmp_path):
