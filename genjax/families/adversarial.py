@@ -65,6 +65,7 @@ def adversarial_train_step(
     """A step that scans the discriminator over its updates and then updates the generator once.
 
     Each update takes ``accumulation`` of the slices ``[M, B, ...]``; those of the last one serve the generator, too.
+    Metrics of several updates are their mean, and of gradient norms the largest, which a limit is for.
     """
 
     def train_step(state: TrainState, batch: Batch, key: Key) -> tuple[TrainState, Metrics]:
@@ -83,7 +84,7 @@ def adversarial_train_step(
             state, last, rng.stream(key, GENERATOR), generator_loss, optimizers[GENERATOR], accumulation
         )
         state = update_ema(state, averages)
-        metrics = {k: jnp.mean(v) for k, v in d_metrics.items()} | g_metrics
+        metrics = {k: (jnp.max if k.endswith("grad_norm") else jnp.mean)(v) for k, v in d_metrics.items()} | g_metrics
         return state.replace(step=state.step + 1), metrics
 
     return train_step
