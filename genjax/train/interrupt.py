@@ -12,7 +12,9 @@ from genjax.train.signals import Handled
 
 
 class Interrupt(Handled):
-    """While entered, the first SIGINT or SIGTERM sets ``signal``; the second ends the process at once.
+    """While entered, the first SIGINT or SIGTERM sets ``signal``; the same one again ends the process at once.
+
+    The other one does not: schedulers warn with one and say with the other that the time is over, while a run saves.
 
     Of several processes that train one run, one may be told earlier than another, or alone; all leave at the same step:
     ``signal`` is set by ``agree`` only.
@@ -34,7 +36,7 @@ class Interrupt(Handled):
         return self.signal is not None
 
     def arrived(self, number: int, frame: FrameType | None) -> None:
-        self._arrived = number
+        self._arrived = self._arrived or number
         if self._agreement is None:
-            self.signal = signal.Signals(number)
+            self.signal = self.signal or signal.Signals(number)
         signal.signal(number, signal.SIG_DFL)
