@@ -16,12 +16,16 @@ from configs.base import base
 from configs.vae import digits_conv
 from genjax import build, rng
 from genjax.data.order import batch_indices
+from genjax.families.adversarial import adversarial_train_step
+from genjax.families.base import learning_rates, new_state
+from genjax.io.checkpoint import Checkpoints
 from genjax.io.workdir import Workdir, open_population, read_json
 from genjax.io.writer import read_metrics
 from genjax.train import divergence, loop
 from genjax.train.divergence import FLAG, Divergence, Journal, first_flagged, flagged, reseeded
 from genjax.train.loop import DivergedError, train, train_population
 from genjax.train.member import Member, checkpoints_of
+from genjax.train.optim import sgd
 from genjax.train.plan import Experiment
 from genjax.train.sharding import mesh_of
 from genjax.types import UserError
@@ -54,15 +58,15 @@ def config_of(policy: str = "rollback", **changes):
     return build.to_plain(config)
 
 
-def poisoned(plan: Experiment, seeds=(SEED,), step: int = BAD, everything: bool = True) -> Experiment:
-    """Runs with these seeds get a NaN at that step, in their parameters too; others are the same program, unharmed."""
+def poisoned(plan: Experiment, seeds=(SEED,), step: int = BAD, where=("params", "loss")) -> Experiment:
+    """Runs with these seeds get a NaN at that step; others are the same program, unharmed."""
 
     def train_step(state, batch, key):
         after, metrics = plan.family.train_step(state, batch, key)
         hit = (after.step == step) & jnp.any(state.hparams["seed"] == jnp.asarray(seeds, jnp.uint32))
         spoil = lambda x: jnp.where(hit, jnp.nan, x)  # noqa: E731
-        after = after.replace(params=jax.tree.map(spoil, after.params) if everything else after.params)
-        return after, metrics | {"loss": spoil(metrics["loss"])}
+        after = after.replace(params=jax.tree.map(spoil, after.params) if "params" in where else after.params)
+        return after, metrics | ({"loss": spoil(metrics["loss"])} if "loss" in where else {})
 
     return dataclasses.replace(plan, family=dataclasses.replace(plan.family, train_step=train_step))
 
@@ -150,38 +154,98 @@ class Killed(BaseException):
     """As kill -9 does, it runs past everything that mends or notes an error."""
 
 
-@pytest.mark.parametrize("moment", ["journal", "restored", "first step", "later step", "save"])
-def test_a_run_killed_around_a_rollback_ends_as_if_it_had_not_been(recovered, tmp_path, monkeypatch, moment):
-    owner, name, after = {
-        "journal": (Journal, "append", 1),  # written, and nothing else done
-        "restored": (Member, "open", 2),
-        "first step": (loop._Loop, "_advance", BAD + 2),
-        "later step": (loop._Loop, "_advance", BAD + 3),
-        "save": (Member, "save", 2),
-    }[moment]
-    original, calls = getattr(owner, name), []
+def run_killed(folder: Path, plan: Experiment, owner: type, name: str, calls: int) -> None:
+    """A run that is killed at the end of such a call of ``owner.name``."""
+    original, seen = getattr(owner, name), []
 
     @functools.wraps(original)
     def killing(*args, **kwargs):
         result = original(*args, **kwargs)
-        calls.append(name)
-        if len(calls) == after:
+        seen.append(name)
+        if len(seen) == calls:
             raise Killed
         return result
 
-    plan = poisoned(build.experiment(config_of()))
-    with monkeypatch.context() as patched:
+    with pytest.MonkeyPatch.context() as patched:
         patched.setattr(owner, name, killing)
         with pytest.raises(Killed):
-            run(tmp_path / "run", plan)
-    assert not (tmp_path / "run" / "evaluation.json").exists()
+            run(folder, plan)
+    assert not (folder / "evaluation.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "calls"),
+    [
+        (Journal, "append", 1),  # written, and nothing else done
+        (Member, "open", 2),  # restored
+        (loop._Loop, "_advance", BAD + 2),
+        (loop._Loop, "_advance", BAD + 3),
+        (Member, "save", 2),
+    ],
+    ids=["journal", "restored", "first step", "later step", "save"],
+)
+def test_a_run_killed_around_a_rollback_ends_as_if_it_had_not_been(recovered, tmp_path, owner, name, calls):
+    plan = poisoned(build.experiment(config_of()))
+    run_killed(tmp_path / "run", plan, owner, name, calls)
     run(tmp_path / "run", plan)
     same(tmp_path / "run", recovered)
 
 
+@pytest.fixture(scope="module")
+def twice(tmp_path_factory):
+    """A run that diverged again before it had saved anything new, and what it is of."""
+    plan = poisoned(build.experiment(config_of(**{"checkpoint.every": "2 steps"})), (SEED, reseeded(SEED, 1)))
+    folder = tmp_path_factory.mktemp("divergence") / "twice"
+    run(folder, plan)
+    return folder, plan
+
+
+def test_a_checkpoint_that_a_run_diverges_from_again_is_given_up(twice):
+    folder, _ = twice
+    first, second = read_json(folder / "rollbacks.json")["rollbacks"]
+    assert (first["step"], first["to"], "given_up" in first) == (BAD, BAD - 1, False)
+    assert (second["step"], second["to"], second["given_up"]) == (BAD, BAD - 3, BAD - 1)
+    assert (folder / "checkpoints" / f"{BAD - 1}.diverged").is_dir()
+    assert [record["step"] for record in records(folder)] == list(range(1, TOTAL + 1))
+    arrays, begun = checkpoint_arrays(folder), first["evidence"]["hparams"]["learning_rate/vae"]
+    assert int(arrays["hparams/seed"]) == reseeded(SEED, 2)
+    assert arrays["hparams/learning_rate/vae"] == np.float32(begun) / 4  # both rollbacks count, to whatever they went
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "calls"),
+    [(Journal, "append", 2), (Checkpoints, "give_up", 1), (Member, "open", 3), (Member, "save", 5)],
+    ids=["journal", "given up", "restored", "save"],
+)
+def test_a_run_killed_while_it_gives_a_checkpoint_up_ends_the_same(twice, tmp_path, owner, name, calls):
+    folder, plan = twice
+    run_killed(tmp_path / "run", plan, owner, name, calls)
+    run(tmp_path / "run", plan)
+    same(tmp_path / "run", folder)
+
+
+def test_parameters_that_are_not_finite_are_not_saved(tmp_path):
+    """The metrics of a step are from before its update, so those of the next would have been the first to say so."""
+    spoilt = lambda policy: poisoned(build.experiment(config_of(policy)), step=2 * SAVED, where=("params",))  # noqa: E731
+    told = rf"^step {2 * SAVED}: parameter_norm/vae nan; training stopped. The last checkpoint is step {SAVED};"
+    with pytest.raises(DivergedError, match=told):
+        run(tmp_path / "stopped", spoilt("stop"))
+    run(tmp_path / "recovered", spoilt("rollback"))
+    (entry,) = read_json(tmp_path / "recovered" / "rollbacks.json")["rollbacks"]
+    assert (entry["step"], entry["to"]) == (2 * SAVED, SAVED)
+    assert entry["evidence"]["metrics"][-1]["step"] == 2 * SAVED
+
+
+def test_parameters_that_the_last_step_spoils_are_no_result(tmp_path):
+    plan = poisoned(build.experiment(config_of("stop")), step=TOTAL, where=("params",))
+    with pytest.raises(DivergedError, match=rf"^step {TOTAL}: parameter_norm/vae nan"):
+        run(tmp_path / "run", plan)
+    assert not (tmp_path / "run" / "evaluation.json").exists()
+
+
 def test_rollbacks_come_to_an_end(tmp_path):
     seeds = [SEED, *(reseeded(SEED, number) for number in (1, 2))]
-    plan = poisoned(build.experiment(config_of(**{"divergence.rollbacks": 2})), seeds, everything=False)
+    plan = poisoned(build.experiment(config_of(**{"divergence.rollbacks": 2})), seeds, where=("loss",))
     with pytest.raises(DivergedError, match="stopped after 2 rollbacks"):
         run(tmp_path / "run", plan)
     entries = read_json(tmp_path / "run" / "rollbacks.json")["rollbacks"]
@@ -234,6 +298,19 @@ def test_a_member_goes_back_alone_or_is_frozen(recovered, good, tmp_path, togeth
     assert read_json(folder / "bad" / "diverged.json")["evidence"]["batch_indices"]
 
 
+def test_of_several_updates_in_a_step_the_largest_gradient_is_held_to_the_limit():
+    """Each slice's mean is the gradient of its update."""
+    player = lambda generator, discriminator, batch, key: (discriminator["params"]["w"] * batch["x"], {}, {})  # noqa: E731
+    optimizer = sgd(0.1, total_steps=10, momentum=0.0)
+    optimizers = dict.fromkeys(("generator", "discriminator"), optimizer)
+    params = {name: {"params": {"w": jnp.ones(())}} for name in optimizers}
+    state = new_state(params, optimizers, learning_rates(optimizers))
+    step = adversarial_train_step(player, player, optimizers, 3, 1, {})
+    _, metrics = step(state, {"x": jnp.array([[1.0], [46.0], [1.0]])}, rng.root(0))
+    assert float(metrics["discriminator_grad_norm"]) == 46.0
+    assert flagged(metrics, 20.0) and not flagged(metrics, 50.0)
+
+
 def test_a_gradient_past_its_limit_is_divergence(tmp_path):
     plan = build.experiment(config_of("stop", **{"divergence.max_grad_norm": 1e-3}))
     with pytest.raises(DivergedError, match=r"^step 1: grad_norm \S+ \(max_grad_norm is 0.001\); training stopped. No"):
@@ -261,6 +338,10 @@ def test_rollbacks_to_what_is_gone_are_forgotten(tmp_path):
     assert resumed(8, 1) == (13, 0.25, 3)  # both that went back to it
     assert resumed(4, 0) == (11, 0.5, 1)  # the checkpoint of step 8 is gone, and with it what happened after
     assert resumed(2, 0) == (SEED, 1.0, 0)
+    for to, seed in ((8, 21), (4, 22)):
+        journal = Journal(tmp_path / "rollbacks.json")
+        journal.append({"step": 9, "to": to, "seed": seed, "rate_factor": 0.5})
+    assert resumed(4, 0) == (22, 0.25, 2)  # the checkpoint of step 8 was given up, and counts
 
 
 @pytest.mark.parametrize(

@@ -124,9 +124,19 @@ class Checkpoints:
         Damaged ones behind it are renamed, so that the training can save their steps anew, and named in a line.
 
         Raises:
-          UserError: all are damaged; they stay as they are.
+          UserError: all are damaged, or one can't be read for now; they stay as they are.
         """
         return self._damage.newest_whole(self.steps(), say)
+
+    def step_before(self, step: int) -> int | None:
+        """The newest step before ``step`` that is whole; None where there is none."""
+        earlier = (other for other in reversed(self.steps()) if other < step)
+        return next((other for other in earlier if self._damage.problem(other) is None), None)
+
+    def give_up(self, step: int) -> None:
+        """Renames a step that a run diverges from again and again, so that it goes on from the one before."""
+        self._records.pop(step, None)
+        self._damage.give_up(step)
 
     def metadata(self, step: Which) -> dict[str, Any]:
         """The metadata saved with a step. Raises UserError where the step is missing or unreadable."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import logging
 import os
@@ -11,7 +12,9 @@ from pathlib import Path
 from genjax.io.files import reason, verify
 from genjax.types import UserError
 
-_CORRUPT = ".corrupt"  # behind the step of one that was damaged, which is kept to be looked at
+# Behind the step of a checkpoint that is kept to be looked at only:
+_CORRUPT = ".corrupt"  # it was damaged
+_DIVERGED = ".diverged"  # a run diverged from it, more than once
 _log = logging.getLogger(__name__)
 
 
@@ -27,15 +30,23 @@ class Damage:
         self._whole: set[int] = set()
 
     def problem(self, step: int) -> str | None:
-        """What is wrong with the files of a step, None for nothing."""
+        """What is wrong with the files of a step, None for nothing.
+
+        Raises:
+          UserError: they can't be read for now, which is no damage: a drive that does not answer, a missing permission.
+        """
         if step in self._whole:
             return None
         try:
             verify(self.folder / str(step))
         except FileNotFoundError:
             return None  # a live training has removed it, which whoever reads it will notice
-        except (OSError, ValueError) as error:
+        except ValueError as error:
             return reason(error)
+        except OSError as error:
+            if error.errno == errno.EIO:  # what a disk says of a sector that is gone
+                return reason(error)
+            raise UserError(f"checkpoint step {step} in {self.folder} cannot be read: {reason(error)}") from error
         self._whole.add(step)
         return None
 
@@ -65,14 +76,14 @@ class Damage:
           say: takes the line.
 
         Raises:
-          UserError: all are damaged; they stay as they are.
+          UserError: all are damaged, or one can't be read for now; they stay as they are.
         """
         damaged: dict[int, str] = {}
         for step in reversed(steps):
             problem = self.problem(step)
             if problem is None:
                 for other, why in damaged.items():
-                    aside = self._set_aside(other)
+                    aside = self._set_aside(other, _CORRUPT)
                     say(f"warning: checkpoint step {other} is damaged ({why}), renamed to {aside}; using step {step}")
                 return step
             damaged[step] = problem
@@ -84,8 +95,13 @@ class Damage:
             "it; remove the folder to begin anew"
         )
 
-    def _set_aside(self, step: int) -> str:
-        names = (f"{step}{_CORRUPT}{i or ''}" for i in itertools.count())
+    def give_up(self, step: int) -> None:
+        """Renames the folder of a step that is whole, but that a run diverges from again and again."""
+        self.forget(step)
+        self._set_aside(step, _DIVERGED)
+
+    def _set_aside(self, step: int, why: str) -> str:
+        names = (f"{step}{why}{i or ''}" for i in itertools.count())
         name = next(name for name in names if not (self.folder / name).exists())
         os.rename(self.folder / str(step), self.folder / name)
         return name

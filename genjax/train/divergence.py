@@ -9,7 +9,8 @@ around a rollback ends with the same bits as one that was left alone.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,21 @@ def first_flagged(values: Mapping[str, np.ndarray], max_grad_norm: float = 0.0) 
     return at, bad
 
 
+def unsound(state: TrainState, mesh: Mesh) -> dict[str, float]:
+    """The norms of the networks whose parameters are not finite, none where training can go on.
+
+    A step's metrics are from before its update; for a state that is to be kept this looks at what the update made.
+    """
+    norms = _norms(mesh)({name: state.params[name] for name in sorted(state.params)})
+    return {f"parameter_norm/{name}": float(value) for name, value in norms.items() if not np.isfinite(value)}
+
+
+@functools.cache
+def _norms(mesh: Mesh) -> Callable[[Any], dict[str, Array]]:
+    norms = lambda params: {name: tree.norm(values) for name, values in params.items()}  # noqa: E731
+    return jax.jit(norms, out_shardings=replicated(mesh))
+
+
 def evidence(
     state: TrainState, step: int, indices: Sequence[int], history: Iterable[tuple[int, Mapping[str, float]]]
 ) -> dict[str, Any]:
@@ -110,7 +126,8 @@ class Journal:
         {"rollbacks": [{"number": 1, "step": 31, "to": 20, "seed": 2968811710, "rate_factor": 0.5, ...}, ...]}
 
     ``step`` diverged, ``to`` is the checkpoint from which the run went on, as with ``seed`` and its learning rates
-    times ``rate_factor``. A checkpoint knows how many of them it has behind it.
+    times ``rate_factor``. A checkpoint knows how many of them it has behind it. Checkpoint ``given_up``, where there
+    is one, was the newest, and the rollback before had gone back to it already.
 
     Args:
       path: of the file; there is none before the first rollback.
@@ -126,15 +143,16 @@ class Journal:
         self._write()
 
     def resume(self, step: int, behind: int, state: TrainState, mesh: Mesh) -> TrainState:
-        """The state of checkpoint ``step``, changed by the rollbacks that went back to it after it was saved.
+        """The state of checkpoint ``step``, changed by the rollbacks up to the last that went back to it.
 
-        Rollbacks to anything newer never happened to a run that goes on from here: they are forgotten.
+        Those before it, to newer checkpoints that were given up, count as tried. Rollbacks after it were to checkpoints
+        that are gone; they never happened to a run that goes on from here, and are forgotten.
 
         Args:
           behind: rollbacks that the checkpoint has behind it.
         """
         ahead = self.entries[behind:]
-        kept = next((i for i, entry in enumerate(ahead) if entry["to"] != step), len(ahead))
+        kept = max((i + 1 for i, entry in enumerate(ahead) if entry["to"] == step), default=0)
         if kept < len(ahead):
             self.entries = self.entries[: behind + kept]
             self._write()

@@ -19,7 +19,7 @@ from genjax.io.leader import from_leader, is_leader
 from genjax.io.workdir import Workdir
 from genjax.train.compilation import Compilation
 from genjax.train.cost import Cost
-from genjax.train.divergence import evidence
+from genjax.train.divergence import evidence, unsound
 from genjax.train.feed import make_feeds
 from genjax.train.interrupt import Interrupt
 from genjax.train.member import Member
@@ -225,7 +225,7 @@ class _Loop:
         """Saves what an interruption would lose; one that is to go back has all it needs in its folder."""
         assert self.interrupt.signal is not None
         for member in members:
-            if not member.setback:
+            if not member.setback and not unsound(self._state(member), self.mesh):
                 member.save(self.steps[member.name], self._state(member), {})
             member.checkpoints.wait()
         if members:
@@ -278,6 +278,9 @@ class _Loop:
                 break  # the rest is a smaller program: one compilation, and those that are over cost nothing more
             self._advance(count)
         self._read_pending()
+        if self.step == self.plan.total_steps:
+            for member in group:
+                self._check(member)
         for i, member in enumerate(group):
             if not member.over:
                 self.states[member.name] = self.running.state(i)
@@ -318,11 +321,20 @@ class _Loop:
         for i, (member, read) in enumerate(zip(self.group, metrics, strict=True)):
             if member.halted or not (values := read()) or (found := member.read(step, values)) is None:
                 continue
-            state = self.running.state(i)
-            indices = self.trainer.indices(int(state.hparams["seed"]), found[0] - 1, np)
-            member.diverge(*found, evidence(state, found[0], indices, member.history))
-            if member.diverged and member.name:
-                member.say(member.diverged)
+            self._diverge(member, *found, self.running.state(i))
+
+    def _check(self, member: Member) -> bool:
+        """Whether ``member`` can be judged and saved: no metric, and no parameter, says that it has diverged."""
+        self._read_pending()
+        if not member.halted and (bad := unsound(self._state(member), self.mesh)):
+            self._diverge(member, self.step, bad, self._state(member))
+        return not member.halted
+
+    def _diverge(self, member: Member, step: int, bad: Mapping[str, float], state: TrainState) -> None:
+        indices = self.trainer.indices(int(state.hparams["seed"]), step - 1, np)
+        member.diverge(step, bad, evidence(state, step, indices, member.history))
+        if member.diverged and member.name:
+            member.say(member.diverged)
 
     def _log(self) -> None:
         self._read_pending()
@@ -349,10 +361,11 @@ class _Loop:
         due = [s for s in self.plan.evaluators if s.every is not None and self.step % s.every == 0]
         scalars: dict[str, float] = {}
         hopeless = ""
+        again = self.step == self.resumed[member.name]  # the state is saved, without these evaluations
+        saves = again or self.plan.saves(self.step)
+        if not done and (due or saves) and not self._check(member):
+            return
         if due and not done:  # at the end every evaluator runs, in _finish
-            self._read_pending()
-            if member.halted:
-                return
             try:
                 scalars, _ = self._evaluate(member, due, logged=False)
             except Stopped:
@@ -360,12 +373,8 @@ class _Loop:
             member.check_best(scalars, due)
             hopeless = self.hopeless(member.name)
         member.evaluated = not done
-        again = self.step == self.resumed[member.name]  # the state is saved, without these evaluations
         best_seen = self.plan.config["checkpoint"]["best"] in scalars
-        if not done and (best_seen or again or hopeless or self.plan.saves(self.step)):
-            self._read_pending()  # a state that has diverged must not be saved
-            if member.halted:
-                return
+        if not done and (best_seen or hopeless or saves):
             member.save(self.step, self._state(member), scalars, replace=again)
             if len(self.members) > 1:
                 member.checkpoints.wait()  # Orbax saves one at a time

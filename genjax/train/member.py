@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections import deque
@@ -171,10 +172,13 @@ class Member:
         limit = f" (max_grad_norm is {rule.max_grad_norm:g})" if all(map(math.isfinite, bad.values())) else ""
         found = f"step {step}: {numbers(bad)}{limit}"
         if rule.policy == "rollback" and behind < rule.rollbacks:
-            to = from_leader(lambda: self.checkpoints.resume_step(self.say)) or 0
+            to, given_up = self._target()
             seed = reseeded(self.plan.config["seed"], behind + 1) if rule.reseed else evidence["seed"]
             entry = {"step": step, "to": to, "seed": seed, "rate_factor": rule.rate_factor, "reason": found}
-            self.journal.append({**entry, "evidence": evidence})
+            more = {} if given_up is None else {"given_up": given_up}
+            self.journal.append({**entry, **more, "evidence": evidence})
+            if given_up is not None:  # after the journal, which a run that is killed in between would miss
+                from_leader(functools.partial(self.checkpoints.give_up, given_up))
             self.setback = True
             how = [f"learning rates times {rule.rate_factor:g}"] if rule.rate_factor != 1 else []
             how += [f"seed {seed}"] if rule.reseed else []
@@ -186,6 +190,19 @@ class Member:
         self.diverged = f"{found}; training stopped{tried}. {saved}; try a lower learning rate"
         record = {"step": step, "metrics": bad, "message": self.diverged, "evidence": evidence}
         self._record(self.workdir.diverged, record)
+
+    def _target(self) -> tuple[int, int | None]:
+        """The step to go back to, 0 for the beginning, and a newer one to be given up, if any.
+
+        A run that diverges again before its next checkpoint may have been past saving at the last one: it goes back to
+        the one before, where there is one.
+        """
+        newest = from_leader(lambda: self.checkpoints.resume_step(self.say)) or 0
+        if self.journal.entries and self.journal.entries[-1]["to"] == newest:
+            before = from_leader(lambda: self.checkpoints.step_before(newest))
+            if before is not None:
+                return before, newest
+        return newest, None
 
     def log(self, step: int, speed: Mapping[str, float]) -> dict[str, float]:
         """Writes the means over the steps since the last log, with ``speed``, and returns them."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import math
@@ -19,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from genjax.io import files
 from genjax.io.checkpoint import FORMAT, Checkpoints
 from genjax.io.files import folder_lock, write_fingerprints
 from genjax.io.leaves import named
@@ -296,6 +298,35 @@ def test_a_training_goes_on_from_the_newest_whole_step_and_keeps_the_damaged_one
         Checkpoints(tmp_path).resume_step(said.append)
     assert (tmp_path / "1").is_dir()
     assert Checkpoints(tmp_path / "new").resume_step(said.append) is None
+
+
+@pytest.mark.parametrize(("number", "damaged"), [(errno.ESTALE, False), (errno.EACCES, False), (errno.EIO, True)])
+def test_what_cannot_be_read_for_now_is_not_damaged(tmp_path, monkeypatch, number, damaged):
+    fill(tmp_path, {1: None, 2: None})
+
+    def fails(path):
+        if path.parts[len(tmp_path.parts)] == "2":
+            raise OSError(number, os.strerror(number))
+        return files_fingerprint(path)
+
+    files_fingerprint = files.fingerprint
+    monkeypatch.setattr(files, "fingerprint", fails)
+    said: list[str] = []
+    if damaged:  # a bad sector stays one
+        assert Checkpoints(tmp_path).resume_step(said.append) == 1 and (tmp_path / "2.corrupt").is_dir()
+    else:
+        with pytest.raises(UserError, match=rf"^checkpoint step 2 in \S+ cannot be read: {os.strerror(number)}$"):
+            Checkpoints(tmp_path).resume_step(said.append)
+        assert not said and sorted(os.listdir(tmp_path)) == ["1", "2"]
+
+
+def test_a_step_that_is_given_up_is_kept_to_be_looked_at(tmp_path):
+    fill(tmp_path, {1: None, 2: None, 3: None}, keep_latest=3)
+    checkpoints = Checkpoints(tmp_path, keep_latest=3)
+    damage(tmp_path / "2" / "_CHECKPOINT_METADATA", "flipped")
+    assert checkpoints.step_before(3) == 1 and checkpoints.step_before(1) is None
+    checkpoints.give_up(3)
+    assert sorted(os.listdir(tmp_path)) == ["1", "2", "3.diverged"] and checkpoints.steps() == [1, 2]
 
 
 def test_the_best_is_chosen_among_whole_steps(tmp_path, caplog):
