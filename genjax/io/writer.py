@@ -2,7 +2,7 @@
 
 Both are written without a queue and flushed at each call, so a killed process loses nothing it has logged. A resumed
 run continues both as if the steps after its checkpoint had never been logged. What it logs for that very step again,
-because it was killed between the log and the next checkpoint, is left out.
+because it was killed between the log and the next checkpoint, is left out. Event files that are damaged stop no run.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import struct
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
 from tensorboardX.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
 
+from genjax.io.events import cut_events
 from genjax.io.files import decode_floats, encode_floats, write_atomic
 from genjax.types import UserError
 
@@ -55,7 +55,7 @@ class Writer:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             kept = _truncate_metrics(self.metrics_path, last_kept)
-            event_files, shown = _truncate_events(self.folder, last_kept)
+            event_files, shown = cut_events(self.folder, last_kept, kept)
             self._metrics = open(self.metrics_path, "a", encoding="utf-8")  # noqa: SIM115 (closed by close)
             # Names carry whole seconds, and opening a name twice would erase the first file: number them.
             self._events = EventsWriter(str(self.folder / "events"), filename_suffix=f".{len(event_files):04d}")
@@ -274,49 +274,6 @@ def _truncate_metrics(path: Path, last_kept: int) -> list[dict[str, Any]]:
     if text.encode() != path.read_bytes():
         write_atomic(path, text.encode())
     return kept
-
-
-def _truncate_events(folder: Path, last_kept: int) -> tuple[list[Path], list[tuple[int, list[str]]]]:
-    """Drops events after a step from the event files of earlier sessions.
-
-    A purge mark in the new file would only hide them, and not every reader honours it for text.
-
-    Returns:
-      The files that stay, and the steps with their tags that are in them.
-    """
-    files = sorted(folder.glob("*tfevents*"))
-    if last_kept < 0:
-        for path in files:
-            path.unlink()
-        return [], []
-    shown = []
-    for path in files:
-        data = path.read_bytes()
-        events = [(record, event) for record, event in read_events(data) if event.step <= last_kept]
-        shown += [(event.step, [value.tag for value in event.summary.value]) for _, event in events]
-        kept = b"".join(record for record, _ in events)
-        if kept != data:
-            write_atomic(path, kept)
-    return files, shown
-
-
-def read_events(data: bytes) -> Iterator[tuple[bytes, Any]]:
-    """The whole records of an event file with the events in them; ends at a torn one.
-
-    A record is a length (8 bytes), its checksum (4), the event, its checksum (4).
-    """
-    start = 0
-    while start + 12 <= len(data):
-        (length,) = struct.unpack_from("<Q", data, start)
-        end = start + 12 + length + 4
-        if end > len(data):
-            return
-        event = Event.FromString(data[start + 12 : end - 4])
-        # The mark of an earlier resume carries the step after the one it resumed from; with the events it purged
-        # gone it has nothing left to say.
-        if not event.HasField("session_log"):
-            yield data[start:end], event
-        start = end
 
 
 def _number(name: str, value: Any) -> int | float:

@@ -19,7 +19,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 from tensorboard.plugins.hparams import plugin_data_pb2
 
-from genjax.io.writer import Writer, read_events, read_metrics
+from genjax.io.events import read_events
+from genjax.io.writer import Writer, read_metrics
 from genjax.types import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
