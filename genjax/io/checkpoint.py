@@ -24,7 +24,7 @@ from orbax.checkpoint import v1 as ocp
 
 from genjax.io import leftovers
 from genjax.io.damage import Damage
-from genjax.io.files import Place, decode_floats, encode_floats, folder_lock, reason, verify, write_fingerprints
+from genjax.io.files import RECORD, Place, decode_floats, encode_floats, folder_lock, reason, settle, sync, verify
 from genjax.io.leader import from_leader, is_leader
 from genjax.io.leaves import describe, differences, is_empty, named, with_sharding
 from genjax.io.manifest import check_format, manifest
@@ -35,7 +35,6 @@ from genjax.types import UserError
 Which = int | Literal["latest", "best"]
 FORMAT = 1  # of a checkpoint: what the record says and how leaves are named
 
-_RECORD = "_CHECKPOINT_METADATA"  # Orbax's file of JSON, where it keeps what a caller adds
 _SMALL = 1 << 16  # bytes: files whose content is checked whenever anything of a checkpoint is read
 _SHOWN = 5  # differing paths named in one message
 
@@ -126,7 +125,10 @@ class Checkpoints:
         Raises:
           UserError: all are damaged; they stay as they are.
         """
-        return self._damage.newest_whole(self.steps(), say)
+        step = self._damage.newest_whole(self.steps(), say)
+        if step is not None:
+            settle(self.folder / str(step))  # its training may have been killed before it did
+        return step
 
     def metadata(self, step: Which) -> dict[str, Any]:
         """The metadata saved with a step. Raises UserError where the step is missing or unreadable."""
@@ -172,9 +174,8 @@ class Checkpoints:
             raise UserError(f"checkpoint folder {self.folder} is open for reading only")
         self.wait()
         self._place.check()
-        room = lambda: step not in self.steps() or (replace and self._give_way(step, leftovers.put_aside))  # noqa: E731
         try:
-            if not from_leader(room):
+            if not from_leader(lambda: self._make_room(step, replace)):
                 return False
         except OSError as error:
             raise self._not_saved(step, error) from error
@@ -315,7 +316,7 @@ class Checkpoints:
                 # Read past Orbax, whose own reader also opens every array and keeps state that a save in the background
                 # is using.
                 verify(self.folder / str(step), up_to=_SMALL)
-                record = decode_floats(json.loads((self.folder / str(step) / _RECORD).read_text())["custom_metadata"])
+                record = decode_floats(json.loads((self.folder / str(step) / RECORD).read_text())["custom_metadata"])
                 check_format(record, FORMAT, f"checkpoint step {step} in {self.folder}")
                 self._records[step] = record | {key: record[key] for key in ("leaves", "metrics", "metadata")}
             except UserError:
@@ -337,12 +338,19 @@ class Checkpoints:
             return None
         return value if self.best_mode == "min" else -value
 
+    def _make_room(self, step: int, replace: bool) -> bool:
+        """Whether the step can be saved now; the log is then on the disk, because no checkpoint may outlive it."""
+        if step in self.steps() and not replace:
+            return False
+        sync(self.folder.parent, *self.folder.parent.glob("metrics.jsonl"))
+        return step not in self.steps() or self._give_way(step, leftovers.put_aside)
+
     def _finish(self, step: int, response: Any) -> None:
         """Runs in the background: waits for the commit, notes the checksums, removes what is superseded."""
         response.result()
         self._place.check()
         if is_leader():
-            write_fingerprints(self.folder / str(step))
+            settle(self.folder / str(step))
             leftovers.remove_replaced(self.folder / str(step))
             self._prune()
 
