@@ -242,7 +242,7 @@ def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     A last line that a killed or still running process has not finished is left out. Non-finite numbers are floats.
 
     Raises:
-      UserError: the file is missing, or a line before the last is not a JSON object (naming the line).
+      UserError: the file is missing, or a line before the last is not a JSON object with a step (naming the line).
     """
     try:
         lines = Path(path).read_bytes().split(b"\n")
@@ -252,7 +252,7 @@ def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     for number, line in enumerate(lines, start=1):
         try:
             record = decode_floats(json.loads(line))
-            if not isinstance(record, dict) or "step" not in record:
+            if not isinstance(record, dict) or type(record.get("step")) is not int:
                 raise ValueError("not a record")
             records.append(record)
         except ValueError as error:

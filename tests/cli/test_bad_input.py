@@ -234,6 +234,7 @@ def test_evaluate_and_sample(tmp_path, vae_run, other_runs):
         "edited config": (edited, [], ["sede is no setting", "seed"]),
         "no checkpoint": (untrained, [], ["no checkpoint in"]),
         "nonsense": (vae, ["--checkpoint=nonsense"], ["--checkpoint=nonsense", "latest, best or a step"]),
+        "no ASCII": (vae, ["--checkpoint=\u00b2"], ["--checkpoint=\u00b2", "latest, best or a step"]),
         "step": (vae, ["--checkpoint=5"], ["no checkpoint 5", "there are:", "12"]),
         "accelerator": (vae, ["--accelerator=cuda"], ["accelerator=cuda", "auto, cpu, gpu, tpu"]),
     }

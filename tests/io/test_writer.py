@@ -150,7 +150,16 @@ def test_torn_files_are_read_and_mended(tmp_path):
 
 def test_damage_before_the_last_line_is_an_error(tmp_path):
     path = tmp_path / "metrics.jsonl"
-    for middle in ('{"step": 2, "a', "[1]", ""):
+    for middle in (
+        '{"step": 2, "a',
+        "[1]",
+        "",
+        "{}",
+        '{"step": "a"}',
+        '{"step": null}',
+        '{"step": true}',
+        '{"step": []}',
+    ):
         path.write_text(f'{{"step": 1}}\n{middle}\n{{"step": 3}}\n')
         with pytest.raises(UserError, match=r"metrics\.jsonl, line 2"):
             read_metrics(path)
