@@ -249,11 +249,17 @@ class Place:
             raise UserError(f"folder {self._folder} is another than before: its drive was unmounted, or it was moved")
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Removes the temporary files of ``write_atomic`` in a folder whose processes are gone."""
+def remove_leftovers(folder: Path, alone: bool = False) -> None:
+    """Removes the temporary files of ``write_atomic`` in a folder whose processes are gone.
+
+    Args:
+      folder: where; it need not exist.
+      alone: whether nobody else writes there now, so that all are left over. The number of a process that is gone may
+        be somebody's again, and in a container it usually is.
+    """
     for path in folder.glob(".*.tmp"):
         process = path.name.split(".")[-2]
-        if process.isdigit() and not _runs(int(process)):
+        if alone or (process.isdigit() and process.isascii() and not _runs(int(process))):
             with contextlib.suppress(OSError):
                 path.unlink()
 

@@ -122,8 +122,9 @@ class Workdir:
             if not workdir.config.exists():
                 write_json(workdir.config, encoded)
             workdir._place = Place(workdir.path)
-            for folder in (workdir.path, workdir.images, workdir.tensorboard):
-                remove_leftovers(folder)  # TensorBoard would read those of event files
+            for folder in (workdir.path, workdir.images):  # an evaluation beside this training may write there
+                remove_leftovers(folder)
+            remove_leftovers(workdir.tensorboard, alone=True)  # TensorBoard would read them
         except BaseException:
             workdir.close()
             raise

@@ -216,6 +216,19 @@ def test_environment(tmp_path, monkeypatch):
         assert workdir.write_environment()["earlier"] == []
 
 
+def test_no_temporary_copy_of_an_event_file_stays(tmp_path):
+    """TensorBoard would read it, and the process of that number need not be the one that wrote it."""
+    names = [f".events.out.tfevents.1.host.0000.{number}.tmp" for number in (1, os.getpid(), "x")]
+    for folder in (tmp_path / "images", tmp_path / "tensorboard"):
+        folder.mkdir()
+        for name in [*names, "events.out.tfevents.1.host.0000"]:
+            (folder / name).write_text("")
+    (tmp_path / "config.json").write_text("{}")
+    Workdir.open_for_training(tmp_path, {}).close()
+    assert os.listdir(tmp_path / "tensorboard") == ["events.out.tfevents.1.host.0000"]
+    assert len(os.listdir(tmp_path / "images")) == 4  # an evaluation beside the training may be writing there
+
+
 def git(folder: Path, *arguments: str) -> None:
     identity = ["-c", "user.name=n", "-c", "user.email=e@example.org", "-c", "commit.gpgsign=false"]
     subprocess.run(["git", "-C", str(folder), *identity, *arguments], check=True, capture_output=True)
