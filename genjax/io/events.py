@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from google.protobuf.message import DecodeError
 from tensorboardX.crc32c import CRC_TABLE, crc32c, crc_update
 from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
 from tensorboardX.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
@@ -153,7 +152,7 @@ def _event(data: bytes, checksum: int) -> Any | None:
         return None
     try:
         return Event.FromString(data)
-    except DecodeError:
+    except Exception:  # of protobuf, which is for tensorboardX to depend on
         return None
 
 

@@ -75,6 +75,14 @@ def test_what_a_power_cut_leaves_is_mended(run, caplog):
     assert curve(folder, "train/loss") == CURVE
 
 
+def test_a_record_that_is_no_event_is_left_out(run, caplog):
+    folder, path = run
+    head, body = struct.pack("<Q", 5), b"\xff" * 5
+    path.write_bytes(path.read_bytes() + head + events._packed(head) + body + events._packed(body))
+    Writer(folder, 50).close()
+    assert curve(folder, "train/loss") == CURVE and len(caplog.messages) == 1
+
+
 def test_a_cut_end_is_no_damage(run, caplog):
     folder, path = run
     path.write_bytes(path.read_bytes()[:-9])
