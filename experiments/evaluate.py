@@ -12,6 +12,9 @@ samples of a diffusion model away from those of a weaker one.
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 from absl import flags
 
 from experiments import cli
@@ -30,13 +33,30 @@ LIMIT = flags.DEFINE_integer("limit", 0, "Test examples to look at, 0 for all.",
 SET = flags.DEFINE_multi_string("set", [], "A setting of sampling and its value, as model.sampler.num_steps=4.")
 
 
+def facts_of_training(path: Path) -> dict[str, Any]:
+    """What an evaluation.json says of the training and no evaluation can find out again; nothing where there is none.
+
+    Raises:
+      UserError: it is damaged.
+    """
+    from genjax.io.files import read_json
+    from genjax.types import UserError
+
+    if not path.exists():
+        return {}
+    record = read_json(path)
+    if not isinstance(record, dict):
+        raise UserError(f"{path} is no record of an evaluation; is the file damaged?")
+    return {key: record[key] for key in ("finished", "rollbacks", "evaluation_seconds") if key in record}
+
+
 def main() -> int:
     import dataclasses
 
     from experiments.restore import guide_of, restore
     from genjax.evaluators import Distribution
     from genjax.io.images import save_png
-    from genjax.io.workdir import read_json, write_json
+    from genjax.io.workdir import write_json
     from genjax.train.evaluation import context_of, evaluate
     from genjax.train.member import evaluation_record
     from genjax.train.plan import Scheduled
@@ -49,6 +69,7 @@ def main() -> int:
     run = restore(WORKDIR.value, CHECKPOINT.value, ACCELERATOR.value, settings, EMA.value)
     weaker = guide_of(GUIDE.value, GUIDE_CHECKPOINT.value, GUIDE_SCALE.value, ACCELERATOR.value)
     run = run.guided_by(*weaker) if weaker else run
+    facts_of_training(run.workdir.evaluation)  # rather refused now than after the work
     evaluators = list(run.plan.evaluators)
     if JUDGE.value:
         from experiments.judge import judge
@@ -58,15 +79,13 @@ def main() -> int:
         evaluators.append(Scheduled("distribution", Distribution(PROTOCOL.value), None))
     context = context_of(run.plan, run.functions, run.state, run.mesh, rebuilt=run.ema)
     report, protocols = evaluate(dataclasses.replace(context, limit=LIMIT.value), evaluators)
-    before = read_json(run.workdir.evaluation) if run.workdir.evaluation.exists() else {}
     record = evaluation_record(run.plan, run.state, CHECKPOINT.value, protocols, run.ema)
     record["training_seconds"] = round(run.seconds, 1)
     if settings:
         record["settings"] = settings
     if run.guide:
         record["guide"] = run.guide.facts()
-    kept = {key: before[key] for key in ("finished",) if key in before}
-    write_json(run.workdir.evaluation, record | kept)
+    write_json(run.workdir.evaluation, record | facts_of_training(run.workdir.evaluation))
     for name, image in report.images.items():
         save_png(run.workdir.images / f"{name}.png", image)
     print(f"step {record['step']} of {WORKDIR.value} ({record['weights']} weights)")

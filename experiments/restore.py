@@ -96,7 +96,7 @@ class Restored:
 def _which(checkpoint: str) -> Which:
     if checkpoint == "latest" or checkpoint == "best":
         return checkpoint
-    if checkpoint.isdigit():
+    if checkpoint.isascii() and checkpoint.isdigit():
         return int(checkpoint)
     raise UserError(f"--checkpoint={checkpoint}: accepted: latest, best or a step")
 

@@ -12,7 +12,7 @@ from experiments.groups import REFERENCES
 from experiments.references import checked, declared
 from genjax.io.files import read_json, write_json
 from genjax.io.images import save_png
-from genjax.io.workdir import POPULATION, Workdir
+from genjax.io.workdir import POPULATION, Workdir, members_of
 from genjax.io.writer import read_metrics
 from genjax.types import UserError
 
@@ -25,7 +25,7 @@ def targets(paths: Sequence[str | os.PathLike[str]], folder: Path) -> dict[Path,
     """
     found: dict[Path, Path] = {}
     for path in map(Path, paths):
-        members = read_json(path / POPULATION)["members"] if (path / POPULATION).is_file() else [None]
+        members = members_of(path) if (path / POPULATION).is_file() else [None]
         for member in members:
             run = path if member is None else path / member
             above = run.parent if (run.parent / POPULATION).is_file() else None

@@ -369,3 +369,27 @@ def test_a_run_from_before_there_were_policies_stops(tmp_path):
     with Workdir.open_for_training(tmp_path, {k: v for k, v in config.items() if k != "divergence"}) as workdir:
         assert workdir.read_config()["divergence"] == dataclasses.asdict(Divergence())
     assert divergence.Divergence().policy == "stop"
+
+
+ENTRY = '{"to": 4, "seed": 5, "rate_factor": 0.5}'
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        *((text, r"is not {.*}; is the file damaged") for text in ("{}", "[]", "3", '{"rollbacks": 1}')),
+        ('{"rollbacks": [' + ENTRY + ', {"seed": 5, "rate_factor": 0.5}]}', "rollback 2 has no number 'to'"),
+        ('{"rollbacks": [' + ENTRY.replace("5,", '"a",') + "]}", "rollback 1 has no number 'seed'"),
+        ('{"rollbacks": [' + ENTRY.replace("0.5", "null") + "]}", "rollback 1 has no number 'rate_factor'"),
+        ('{"rollbacks": [' + ENTRY.replace("5,", "-5,") + "]}", "rollback 1 has no number 'seed'"),
+        ('{"rollbacks": [null]}', "rollback 1 has no number"),
+    ],
+)
+def test_a_journal_that_is_none_is_named(tmp_path, text, message):
+    path = tmp_path / "rollbacks.json"
+    path.write_text(text)
+    with pytest.raises(UserError, match=message) as caught:
+        Journal(path)
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+    path.write_text('{"rollbacks": [' + ENTRY + "]}")
+    assert Journal(path).entries == [{"to": 4, "seed": 5, "rate_factor": 0.5}]

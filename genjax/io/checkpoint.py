@@ -24,7 +24,8 @@ from orbax.checkpoint import v1 as ocp
 
 from genjax.io import leftovers
 from genjax.io.damage import Damage
-from genjax.io.files import Place, decode_floats, encode_floats, folder_lock, reason, verify, write_fingerprints
+from genjax.io.difference import listed
+from genjax.io.files import RECORD, Place, decode_floats, encode_floats, folder_lock, reason, settle, verify
 from genjax.io.leader import from_leader, is_leader
 from genjax.io.leaves import describe, differences, is_empty, named, with_sharding
 from genjax.io.manifest import check_format, manifest
@@ -35,9 +36,7 @@ from genjax.types import UserError
 Which = int | Literal["latest", "best"]
 FORMAT = 1  # of a checkpoint: what the record says and how leaves are named
 
-_RECORD = "_CHECKPOINT_METADATA"  # Orbax's file of JSON, where it keeps what a caller adds
 _SMALL = 1 << 16  # bytes: files whose content is checked whenever anything of a checkpoint is read
-_SHOWN = 5  # differing paths named in one message
 
 
 class Checkpoints:
@@ -126,7 +125,10 @@ class Checkpoints:
         Raises:
           UserError: all are damaged, or one can't be read for now; they stay as they are.
         """
-        return self._damage.newest_whole(self.steps(), say)
+        step = self._damage.newest_whole(self.steps(), say)
+        if step is not None:
+            settle(self.folder / str(step))  # its training may have been killed before it did
+        return step
 
     def step_before(self, step: int) -> int | None:
         """The newest step before ``step`` that is whole; None where there is none."""
@@ -284,10 +286,8 @@ class Checkpoints:
 
     def _check_fits(self, step: int, stored: Mapping[str, str], abstract: Any, *, partial: bool) -> None:
         if found := differences(stored, abstract, partial=partial):
-            more = len(found) - _SHOWN
-            listed = "; ".join(found[:_SHOWN]) + (f"; and {more} more" if more > 0 else "")
             raise UserError(
-                f"checkpoint step {step} in {self.folder} does not fit this model: {listed} "
+                f"checkpoint step {step} in {self.folder} does not fit this model: {listed(found)} "
                 "(use the config it was trained with, or another --workdir)"
             )
 
@@ -325,7 +325,7 @@ class Checkpoints:
                 # Read past Orbax, whose own reader also opens every array and keeps state that a save in the background
                 # is using.
                 verify(self.folder / str(step), up_to=_SMALL)
-                record = decode_floats(json.loads((self.folder / str(step) / _RECORD).read_text())["custom_metadata"])
+                record = decode_floats(json.loads((self.folder / str(step) / RECORD).read_text())["custom_metadata"])
                 check_format(record, FORMAT, f"checkpoint step {step} in {self.folder}")
                 self._records[step] = record | {key: record[key] for key in ("leaves", "metrics", "metadata")}
             except UserError:
@@ -352,7 +352,7 @@ class Checkpoints:
         response.result()
         self._place.check()
         if is_leader():
-            write_fingerprints(self.folder / str(step))
+            settle(self.folder / str(step))
             leftovers.remove_replaced(self.folder / str(step))
             self._prune()
 

@@ -1,14 +1,14 @@
-"""Where two configs differ, in words."""
+"""Where two things differ, in words."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from genjax.io.files import encode_floats
 
-_SHOWN = 5  # settings named in one message
+_SHOWN = 5  # things named in one message
 _MISSING = object()
 
 
@@ -19,10 +19,14 @@ def different(old: Mapping[str, Any], new: Mapping[str, Any], words: str = "{key
       old, new: nested dictionaries of what JSON can hold.
       words: for one setting.
     """
-    found = list(_differences(old, new, ""))
+    found = _differences(old, new, "")
+    return listed([words.format(key=key, old=_show(before), new=_show(after)) for key, before, after in found])
+
+
+def listed(found: Sequence[str]) -> str:
+    """The first of many things that were found, for a message of one line, and how many more there are."""
     more = len(found) - _SHOWN
-    listed = [words.format(key=key, old=_show(before), new=_show(after)) for key, before, after in found[:_SHOWN]]
-    return "; ".join(listed) + (f"; and {more} more" if more > 0 else "")
+    return "; ".join(found[:_SHOWN]) + (f"; and {more} more" if more > 0 else "")
 
 
 def _differences(old: Any, new: Any, key: str) -> Iterator[tuple[str, Any, Any]]:

@@ -7,6 +7,7 @@ Numbers that JSON has no word for are written as the strings ``"NaN"``, ``"Infin
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import math
@@ -20,6 +21,7 @@ from typing import Any
 from genjax.types import UserError
 
 _NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+RECORD = "_CHECKPOINT_METADATA"  # in the folder of a checkpoint: Orbax's JSON, where it keeps what a caller adds
 _FILES = "files.json"  # {path: [bytes, CRC-32]}
 
 
@@ -128,18 +130,46 @@ def write_fingerprints(folder: Path) -> None:
     write_json(folder / _FILES, {str(path.relative_to(folder)): fingerprint(path) for path in paths})
 
 
+def settle(folder: Path) -> None:
+    """Makes the folder of a finished checkpoint last: when this returns, it is on the disk and has its fingerprints.
+
+    One that has them already is left as it is.
+
+    Raises:
+      OSError, UserError: something can't be read or written.
+    """
+    if not (folder / _FILES).exists():
+        sync(*folder.rglob("*"))
+        write_fingerprints(folder)
+        sync(folder, folder.parent)
+
+
+def sync(*paths: Path) -> None:
+    """Returns when the content of files, and the names in folders, would survive a power cut; raises OSError."""
+    for path in paths:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # of file systems that can't do it for folders
+                raise
+        finally:
+            os.close(descriptor)
+
+
 def verify(folder: Path, up_to: int | None = None) -> None:
     """Compares files with what ``write_fingerprints`` noted: all sizes, and the content of those up to a size in bytes.
 
-    A folder without notes passes; its writer was killed before it made them.
+    A folder without notes, whose writer was killed before it made them, passes if its record can be read: a power cut
+    may have left it empty.
 
     Raises:
       OSError, ValueError: a file is missing, has another size or another content.
     """
     if not (folder / _FILES).exists():
-        os.stat(folder)  # but it must be there
+        _check_record(folder)
         return
-    for name, (size, checksum) in json.loads((folder / _FILES).read_text()).items():
+    for name, (size, checksum) in _noted(folder).items():
         path = folder / name
         if not path.is_file():
             raise ValueError(f"file {name} is missing")
@@ -147,6 +177,28 @@ def verify(folder: Path, up_to: int | None = None) -> None:
             raise ValueError(f"file {name} has {path.stat().st_size} bytes, was written with {size}")
         if (up_to is None or size <= up_to) and fingerprint(path) != [size, checksum]:
             raise ValueError(f"file {name} is not as it was written")
+
+
+def _noted(folder: Path) -> dict[str, list[int]]:
+    """What ``write_fingerprints`` wrote; ValueError for anything else."""
+    noted = json.loads((folder / _FILES).read_text())
+    numbers = lambda v: isinstance(v, list) and len(v) == 2 and all(type(n) is int for n in v)  # noqa: E731
+    if not isinstance(noted, dict) or not all(map(numbers, noted.values())):
+        raise ValueError(f"file {_FILES} does not hold sizes and checksums")
+    return noted
+
+
+def _check_record(folder: Path) -> None:
+    os.stat(folder)  # it must be there
+    try:
+        record = json.loads((folder / RECORD).read_text())
+    except FileNotFoundError:
+        os.stat(folder)  # a live training may have removed it between
+        raise ValueError(f"file {RECORD} is missing") from None
+    except ValueError:
+        raise ValueError(f"file {RECORD} is not valid JSON") from None
+    if not isinstance(record, dict) or not isinstance(record.get("custom_metadata"), dict):
+        raise ValueError(f"file {RECORD} holds no record")
 
 
 @contextlib.contextmanager
@@ -197,11 +249,17 @@ class Place:
             raise UserError(f"folder {self._folder} is another than before: its drive was unmounted, or it was moved")
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Removes the temporary files of ``write_atomic`` in a folder whose processes are gone."""
+def remove_leftovers(folder: Path, alone: bool = False) -> None:
+    """Removes the temporary files of ``write_atomic`` in a folder whose processes are gone.
+
+    Args:
+      folder: where; it need not exist.
+      alone: whether nobody else writes there now, so that all are left over. The number of a process that is gone may
+        be somebody's again, and in a container it usually is.
+    """
     for path in folder.glob(".*.tmp"):
         process = path.name.split(".")[-2]
-        if process.isdigit() and not _runs(int(process)):
+        if alone or (process.isdigit() and process.isascii() and not _runs(int(process))):
             with contextlib.suppress(OSError):
                 path.unlink()
 

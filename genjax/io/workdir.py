@@ -76,7 +76,7 @@ class Workdir:
         if not os.path.isdir(workdir.path):
             raise UserError(f"--workdir {path}: no such folder")
         if os.path.isfile(workdir.path / POPULATION):
-            members = read_json(workdir.path / POPULATION)["members"]
+            members = members_of(workdir.path)
             raise UserError(f"--workdir {path} holds a population; name a member, such as {Path(path) / members[0]}")
         if not os.path.isfile(workdir.config):
             raise UserError(f"--workdir {path}: no config.json in it, so it is not the work folder of a run")
@@ -120,8 +120,9 @@ class Workdir:
             if not workdir.config.exists():
                 write_json(workdir.config, encoded)
             workdir._place = Place(workdir.path)
-            for folder in (workdir.path, workdir.images, workdir.tensorboard):
-                remove_leftovers(folder)  # TensorBoard would read those of event files
+            for folder in (workdir.path, workdir.images):  # an evaluation beside this training may write there
+                remove_leftovers(folder)
+            remove_leftovers(workdir.tensorboard, alone=True)  # TensorBoard would read them
         except BaseException:
             workdir.close()
             raise
@@ -206,18 +207,18 @@ class Workdir:
     def _acquire(self) -> None:
         # Opened without truncation: the content belongs to the holder until the lock is ours. The kernel drops an
         # flock with the process, so nothing is left behind by a kill.
-        file = open(self.lock, "a+")  # noqa: SIM115 (held as long as the lock)
+        file = open(self.lock, "a+", encoding="utf-8", errors="replace")  # noqa: SIM115 (held as long as the lock)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
-            holder = file.read().strip() or "unknown"
+            holder = " ".join(file.read().split()) or "unknown"
             file.close()
             raise UserError(f"--workdir {self.path} is in use by another training (process {holder})") from None
         except OSError as error:  # some network file systems have no flock
             logging.getLogger(__name__).warning("%s cannot be locked: %s", self.path, error.strerror)
         file.truncate(0)
-        file.write(f"{os.getpid()}\n")
+        file.write(f"{os.getpid()} on {platform.node() or 'an unnamed host'}\n")
         file.flush()
         self._lock = file
 
@@ -235,7 +236,7 @@ def open_population(
     if (folder / "config.json").exists():
         raise UserError(f"--workdir {path} holds a single run; use another --workdir for a population")
     if (folder / POPULATION).exists():
-        begun = read_json(folder / POPULATION)["members"]
+        begun = members_of(folder)
         if begun != names:
             raise UserError(
                 f"--workdir {path} holds a population of {', '.join(begun)}, not of {', '.join(names)}; "
@@ -257,6 +258,15 @@ def open_population(
             workdir.close()
         raise
     return opened
+
+
+def members_of(folder: Path) -> list[str]:
+    """The names of the members of the population in a folder. Raises UserError where its file is missing or corrupt."""
+    record = read_json(folder / POPULATION)
+    members = record.get("members") if isinstance(record, dict) else None
+    if not isinstance(members, list) or not members or not all(isinstance(name, str) for name in members):
+        raise UserError(f'{folder / POPULATION} is not {{"members": [names]}}; is the file damaged?')
+    return members
 
 
 def _is_temporary(name: str) -> bool:

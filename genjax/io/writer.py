@@ -2,7 +2,7 @@
 
 Both are written without a queue and flushed at each call, so a killed process loses nothing it has logged. A resumed
 run continues both as if the steps after its checkpoint had never been logged. What it logs for that very step again,
-because it was killed between the log and the next checkpoint, is left out.
+because it was killed between the log and the next checkpoint, is left out. Event files that are damaged stop no run.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import struct
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -22,7 +21,8 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
 from tensorboardX.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
 
-from genjax.io.files import decode_floats, encode_floats, write_atomic
+from genjax.io.events import cut_events
+from genjax.io.files import decode_floats, encode_floats, sync, write_atomic
 from genjax.types import UserError
 
 _RESERVED = ("step", "time")
@@ -55,7 +55,7 @@ class Writer:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             kept = _truncate_metrics(self.metrics_path, last_kept)
-            event_files, shown = _truncate_events(self.folder, last_kept)
+            event_files, shown = cut_events(self.folder, last_kept, kept)
             self._metrics = open(self.metrics_path, "a", encoding="utf-8")  # noqa: SIM115 (closed by close)
             # Names carry whole seconds, and opening a name twice would erase the first file: number them.
             self._events = EventsWriter(str(self.folder / "events"), filename_suffix=f".{len(event_files):04d}")
@@ -143,6 +143,12 @@ class Writer:
             self._metrics.flush()
             self._events.flush()
 
+    def sync(self) -> None:
+        """Like ``flush``, and brings ``metrics.jsonl`` onto the disk: a checkpoint may not outlive what came before it."""
+        self.flush()
+        with _writing(self.metrics_path):
+            sync(self.metrics_path, self.metrics_path.parent)
+
     def close(self) -> None:
         """Closes the files. Calling it twice is harmless."""
         if not self._metrics.closed:
@@ -200,6 +206,9 @@ class Silent(Writer):
     def flush(self) -> None:
         pass
 
+    def sync(self) -> None:
+        pass
+
     def close(self) -> None:
         pass
 
@@ -242,7 +251,7 @@ def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     A last line that a killed or still running process has not finished is left out. Non-finite numbers are floats.
 
     Raises:
-      UserError: the file is missing, or a line before the last is not a JSON object (naming the line).
+      UserError: the file is missing, or a line before the last is not a JSON object with a step (naming the line).
     """
     try:
         lines = Path(path).read_bytes().split(b"\n")
@@ -252,7 +261,7 @@ def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     for number, line in enumerate(lines, start=1):
         try:
             record = decode_floats(json.loads(line))
-            if not isinstance(record, dict) or "step" not in record:
+            if not isinstance(record, dict) or type(record.get("step")) is not int:
                 raise ValueError("not a record")
             records.append(record)
         except ValueError as error:
@@ -274,49 +283,6 @@ def _truncate_metrics(path: Path, last_kept: int) -> list[dict[str, Any]]:
     if text.encode() != path.read_bytes():
         write_atomic(path, text.encode())
     return kept
-
-
-def _truncate_events(folder: Path, last_kept: int) -> tuple[list[Path], list[tuple[int, list[str]]]]:
-    """Drops events after a step from the event files of earlier sessions.
-
-    A purge mark in the new file would only hide them, and not every reader honours it for text.
-
-    Returns:
-      The files that stay, and the steps with their tags that are in them.
-    """
-    files = sorted(folder.glob("*tfevents*"))
-    if last_kept < 0:
-        for path in files:
-            path.unlink()
-        return [], []
-    shown = []
-    for path in files:
-        data = path.read_bytes()
-        events = [(record, event) for record, event in read_events(data) if event.step <= last_kept]
-        shown += [(event.step, [value.tag for value in event.summary.value]) for _, event in events]
-        kept = b"".join(record for record, _ in events)
-        if kept != data:
-            write_atomic(path, kept)
-    return files, shown
-
-
-def read_events(data: bytes) -> Iterator[tuple[bytes, Any]]:
-    """The whole records of an event file with the events in them; ends at a torn one.
-
-    A record is a length (8 bytes), its checksum (4), the event, its checksum (4).
-    """
-    start = 0
-    while start + 12 <= len(data):
-        (length,) = struct.unpack_from("<Q", data, start)
-        end = start + 12 + length + 4
-        if end > len(data):
-            return
-        event = Event.FromString(data[start + 12 : end - 4])
-        # The mark of an earlier resume carries the step after the one it resumed from; with the events it purged
-        # gone it has nothing left to say.
-        if not event.HasField("session_log"):
-            yield data[start:end], event
-        start = end
 
 
 def _number(name: str, value: Any) -> int | float:

@@ -23,7 +23,7 @@ from genjax import rng, tree
 from genjax.families.base import TrainState
 from genjax.io.files import read_json, write_json
 from genjax.train.sharding import put, replicated
-from genjax.types import Array, Metrics
+from genjax.types import Array, Metrics, UserError
 
 FLAG = "diverged"  # among the metrics of a step on the device
 HISTORY = 20  # steps whose metrics are evidence
@@ -132,11 +132,14 @@ class Journal:
     Args:
       path: of the file; there is none before the first rollback.
       writes: whether this process may write it.
+
+    Raises:
+      UserError: the file can't be read, or holds something else.
     """
 
     def __init__(self, path: Path, writes: bool = True):
         self._path, self._writes = path, writes
-        self.entries: list[dict[str, Any]] = read_json(path)["rollbacks"] if path.exists() else []
+        self.entries: list[dict[str, Any]] = _entries(path) if path.exists() else []
 
     def append(self, entry: Mapping[str, Any]) -> None:
         self.entries.append({"number": len(self.entries) + 1, **entry})
@@ -167,6 +170,20 @@ class Journal:
     def _write(self) -> None:
         if self._writes:
             write_json(self._path, {"rollbacks": self.entries}, parents=False)
+
+
+def _entries(path: Path) -> list[dict[str, Any]]:
+    record = read_json(path)
+    entries = record.get("rollbacks") if isinstance(record, dict) else None
+    if not isinstance(entries, list):
+        raise UserError(f'{path} is not {{"rollbacks": [...]}}; is the file damaged?')
+    for number, entry in enumerate(entries, start=1):
+        for name in ("to", "seed", "rate_factor"):
+            value = entry.get(name) if isinstance(entry, dict) else None
+            plain = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 2**32
+            if not plain or (name != "rate_factor" and not isinstance(value, int)):
+                raise UserError(f"{path}: rollback {number} has no number {name!r}; is the file damaged?")
+    return entries
 
 
 def reseeded(seed: int, number: int) -> int:

@@ -266,6 +266,8 @@ class Member:
 
     def save(self, step: int, state: TrainState, scalars: Mapping[str, float], replace: bool = False) -> None:
         """Starts saving ``state`` with what a continued run has to know."""
+        self.workdir.check_in_place()
+        self.writer.sync()
         metadata = {
             "step": step,
             "seconds": self.seconds,

@@ -16,7 +16,8 @@ import jax
 import numpy as np
 
 from genjax.io.checkpoint import Checkpoints
-from genjax.io.writer import read_events, read_metrics
+from genjax.io.events import read_events
+from genjax.io.writer import read_metrics
 from genjax.tree import named_leaves, nested
 
 ROOT = Path(__file__).parents[2]

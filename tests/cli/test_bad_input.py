@@ -225,6 +225,10 @@ def test_evaluate_and_sample(tmp_path, vae_run, other_runs):
         folder.mkdir()
     (corrupt / "config.json").write_text('{"seed": 0,')
     (untrained / "config.json").write_text((vae / "config.json").read_text())
+    (recorded := tmp_path / "recorded").mkdir()
+    for name in ("config.json", "checkpoints"):
+        (recorded / name).symlink_to(vae / name)
+    (recorded / "evaluation.json").write_text("[]")
     (edited := tmp_path / "edited").mkdir()
     (edited / "config.json").write_text(json.dumps({**json.loads((vae / "config.json").read_text()), "sede": 1}))
     both = {
@@ -234,6 +238,7 @@ def test_evaluate_and_sample(tmp_path, vae_run, other_runs):
         "edited config": (edited, [], ["sede is no setting", "seed"]),
         "no checkpoint": (untrained, [], ["no checkpoint in"]),
         "nonsense": (vae, ["--checkpoint=nonsense"], ["--checkpoint=nonsense", "latest, best or a step"]),
+        "no ASCII": (vae, ["--checkpoint=\u00b2"], ["--checkpoint=\u00b2", "latest, best or a step"]),
         "step": (vae, ["--checkpoint=5"], ["no checkpoint 5", "there are:", "12"]),
         "accelerator": (vae, ["--accelerator=cuda"], ["accelerator=cuda", "auto, cpu, gpu, tpu"]),
     }
@@ -244,6 +249,7 @@ def test_evaluate_and_sample(tmp_path, vae_run, other_runs):
         "unknown class": ("sample", vae, ["--labels=cat"], ["--labels=cat", "0, 1, 2"]),
         "labels without classes": ("sample", gan, ["--labels=1"], ["--labels", "without labels"]),
         "samples of a classifier": ("sample", classifier, [], ["sample", "gan or vae"]),
+        "no record": ("evaluate", recorded, [], ["evaluation.json is no record"]),
         "no class looked at": ("evaluate", vae, ["--num=0"], ["num", "positive"]),
         "judge": ("evaluate", vae, [f"--judge={gan}"], ["--judge", "is a gan", "classifier"]),
         "missing judge": ("evaluate", vae, [f"--judge={tmp_path}/none"], ["none: no such folder"]),

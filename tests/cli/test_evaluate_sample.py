@@ -37,13 +37,16 @@ def without_clock(record):
 def test_evaluate_gives_the_numbers_of_training(moved, vae_run, tmp_path):
     folder, witness = moved
     trained = read(folder / "evaluation.json")
-    (folder / "evaluation.json").write_text(json.dumps({"finished": True}))
+    kept = {"finished": True, "rollbacks": 2, "evaluation_seconds": 3.5}
+    (folder / "evaluation.json").write_text(json.dumps({**kept, "step": 1, "other": 4}))
     (tmp_path / "cwd").mkdir()
     answer = run("evaluate", "--workdir=../elsewhere/copy", cwd=tmp_path / "cwd")
     assert answer.status == 0 and answer.err == "", answer
     assert answer.out.startswith("step 12 of ../elsewhere/copy (averaged weights)\n")
     assert f"written to {folder / 'evaluation.json'}" in answer.out
-    assert without_clock(read(folder / "evaluation.json")) == without_clock(trained)
+    record = read(folder / "evaluation.json")
+    assert {name: record[name] for name in kept} == kept  # which no evaluation finds out again
+    assert without_clock(record) == without_clock({**trained, "rollbacks": 2})
     for name in ("samples", "reconstructions", "interpolations"):
         path = f"images/{name}.png"
         assert (folder / path).read_bytes() == (vae_run[0] / path).read_bytes()

@@ -80,7 +80,7 @@ class _Run:
         try:
             first.process.send_signal(signal.SIGSTOP)  # or it might end before the second has begun
             answer = Started(arguments(FAMILY, self.folder)).answer()
-            _expect(answer, 2, f"is in use by another training (process {first.process.pid})")
+            _expect(answer, 2, f"is in use by another training (process {first.process.pid} on ")
         finally:
             first.process.send_signal(signal.SIGCONT)
             first.process.send_signal(signal.SIGTERM)

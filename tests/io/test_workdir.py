@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import os
+import platform
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +16,7 @@ import pytest
 
 import genjax
 from genjax.io import workdir as workdir_module
-from genjax.io.workdir import Workdir, describe_environment, read_json, write_json
+from genjax.io.workdir import Workdir, describe_environment, open_population, read_json, write_json
 from genjax.types import UserError
 
 CONFIG = {"model": {"width": 32, "mult": (1, 2)}, "lr": 1e-3, "seed": 0, "log": {"every": 10}, "clip": math.inf}
@@ -158,10 +160,13 @@ sys.stdin.read()
 
 def test_lock_names_its_holder_and_dies_with_it(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(Path(genjax.__file__).parents[1])}
-    command = [sys.executable, "-c", HOLDER, str(tmp_path)]
+    command, node = [sys.executable, "-c", HOLDER, str(tmp_path)], re.escape(platform.node())
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as child:
         assert child.stdout is not None and child.stdout.readline() == b"held\n"
-        with pytest.raises(UserError, match=rf"in use by another training \(process {child.pid}\)"):
+        with pytest.raises(UserError, match=rf"in use by another training \(process {child.pid} on {node}\)"):
+            Workdir.open_for_training(tmp_path, {})
+        (tmp_path / ".lock").write_bytes(b"\xff\xfe\n\n7")
+        with pytest.raises(UserError, match="in use by another training .process \ufffd\ufffd 7.$"):
             Workdir.open_for_training(tmp_path, {})
         Workdir.open(tmp_path)  # reading needs no lock
         child.kill()
@@ -171,6 +176,15 @@ def test_lock_names_its_holder_and_dies_with_it(tmp_path):
     workdir.close()
     workdir.close()
     Workdir.open_for_training(tmp_path, {}).close()
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", "3", "null", '{"members": []}', '{"members": [1]}', '{"members": "ab"}'])
+def test_members_of_no_population(tmp_path, text):
+    (tmp_path / "population.json").write_text(text)
+    for attempt in (lambda: Workdir.open(tmp_path), lambda: open_population(tmp_path, {"seed=0": {}})):
+        with pytest.raises(UserError, match=r"population\.json is not .*; is the file damaged") as caught:
+            attempt()
+        assert "\n" not in str(caught.value)
 
 
 def test_write_json(tmp_path):
@@ -200,6 +214,19 @@ def test_environment(tmp_path, monkeypatch):
         assert changed["git"]["commit"] == "abc" and [e["git"] for e in changed["earlier"]] == [first["git"]]
         workdir.environment.write_text("{")
         assert workdir.write_environment()["earlier"] == []
+
+
+def test_no_temporary_copy_of_an_event_file_stays(tmp_path):
+    """TensorBoard would read it, and the process of that number need not be the one that wrote it."""
+    names = [f".events.out.tfevents.1.host.0000.{number}.tmp" for number in (1, os.getpid(), "x")]
+    for folder in (tmp_path / "images", tmp_path / "tensorboard"):
+        folder.mkdir()
+        for name in [*names, "events.out.tfevents.1.host.0000"]:
+            (folder / name).write_text("")
+    (tmp_path / "config.json").write_text("{}")
+    Workdir.open_for_training(tmp_path, {}).close()
+    assert os.listdir(tmp_path / "tensorboard") == ["events.out.tfevents.1.host.0000"]
+    assert len(os.listdir(tmp_path / "images")) == 4  # an evaluation beside the training may be writing there
 
 
 def git(folder: Path, *arguments: str) -> None:

@@ -19,7 +19,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 from tensorboard.plugins.hparams import plugin_data_pb2
 
-from genjax.io.writer import Writer, read_events, read_metrics
+from genjax.io.events import read_events
+from genjax.io.writer import Writer, read_metrics
 from genjax.types import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -149,7 +150,16 @@ def test_torn_files_are_read_and_mended(tmp_path):
 
 def test_damage_before_the_last_line_is_an_error(tmp_path):
     path = tmp_path / "metrics.jsonl"
-    for middle in ('{"step": 2, "a', "[1]", ""):
+    for middle in (
+        '{"step": 2, "a',
+        "[1]",
+        "",
+        "{}",
+        '{"step": "a"}',
+        '{"step": null}',
+        '{"step": true}',
+        '{"step": []}',
+    ):
         path.write_text(f'{{"step": 1}}\n{middle}\n{{"step": 3}}\n')
         with pytest.raises(UserError, match=r"metrics\.jsonl, line 2"):
             read_metrics(path)
