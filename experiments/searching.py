@@ -15,7 +15,7 @@ from experiments.executors.base import Verdict, failed
 from experiments.sweep_folder import ENDED, Sweep, SweepRun
 from genjax import populations
 from genjax.io.writer import read_metrics
-from genjax.sweep import Search
+from genjax.sweep import Search, study
 from genjax.sweep.study import Study, Trial
 from genjax.train.plan import Experiment
 from genjax.types import UserError
@@ -139,11 +139,16 @@ class Searched:
             self._say(f"best: {name} ({self._search.metric} {value:.5g}) of {len(self._study)} trials")
 
 
-def checked(search: Search, config: ConfigDict, sweep: Sweep) -> dict[str, Experiment]:
-    """Draws a run and checks that it could be trained, before anything is written: its experiment, by name.
+def checked(search: Search, config: ConfigDict, sweep: Sweep) -> tuple[dict[str, Experiment], int]:
+    """Draws a run and checks that it could be trained, and that the folder holds no other search; nothing is written.
+
+    Returns:
+      The experiment of the run, by name, and how many trials the folder holds.
 
     Raises:
-      UserError: a setting of the space does not exist or does not fit, or Optuna is not installed.
+      UserError: a setting of the space does not exist or does not fit, the folder holds a search for another metric,
+        or Optuna is not installed.
     """
+    trials = study.begun(search, sweep.path / STUDY)
     _, (run,) = sweep.with_runs([Study(search, None).ask().overrides])
-    return sweeping.checked(config, [run])
+    return sweeping.checked(config, [run]), trials

@@ -125,10 +125,10 @@ def _search(sweep: Sweep, search: Search, options: Options) -> int:
         raise UserError("--nowait: the sweep is a Search, which waits for results; accepted for one: --wait")
     here = _platform()
     sweep = dataclasses.replace(sweep, metric=search.metric, mode=search.mode)
-    drawn = searching.checked(search, CONFIG.value, sweep)
+    drawn, trials = searching.checked(search, CONFIG.value, sweep)
     if DRY_RUN.value:
         print(sweeping.table(sweep.runs))
-        print(f"a search for {search.metric} ({search.mode}): {len(sweep.runs)} of {search.trials} runs proposed")
+        print(f"a search for {search.metric} ({search.mode}): {trials} of {search.trials} runs proposed")
         return 0
     if here:
         population.ready(drawn)
