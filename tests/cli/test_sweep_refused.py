@@ -1,4 +1,4 @@
-"""Sweeps that are refused in one line, with their folders as they were; these have run folders in place of trainings."""
+"""Sweeps that are refused in one line, with their folders as they were: run folders in place of trainings."""
 
 from __future__ import annotations
 
@@ -81,5 +81,5 @@ def assert_refused(folder: Path, cases: list[tuple[list[str], str]]) -> None:
 
 def test_a_search_for_the_other_end_of_a_metric_changes_nothing(tmp_path, config):
     folder = finished(tmp_path / "search", config, "search")
-    message = "holds a search for {'metric': 'eval/elbo', 'mode': 'max'}, not for {'metric': 'eval/elbo', 'mode': 'min'}"
+    message = "holds a search for {'metric': 'eval/elbo', 'mode': 'max'}, not for {'metric': 'eval/elbo', 'mode': 'min'"
     assert_refused(folder, [([f"--config={config}", "--sweep=least"], message)])
