@@ -13,15 +13,13 @@ from ml_collections import ConfigDict
 
 from experiments import sweeping
 from experiments.executors.base import Verdict, failed
-from experiments.sweep_folder import ENDED, Sweep, SweepRun
+from experiments.sweep_folder import ENDED, STUDY, Sweep, SweepRun
 from genjax import populations
 from genjax.io.writer import read_metrics
 from genjax.sweep import Search, study
 from genjax.sweep.study import Study, Trial
 from genjax.train.plan import Experiment
 from genjax.types import UserError
-
-STUDY = "search.db"
 
 
 class Searched:

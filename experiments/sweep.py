@@ -61,6 +61,7 @@ def main() -> int:
     flag: Any = flags.FLAGS["config"]
     sweep = sweeping.begun(WORKDIR.value, flag, EXECUTOR.value)
     space = sweeping.space_of(flag.config_filename, SWEEP.value)
+    sweep = sweep.asking("search" if isinstance(space, Search) else "list", SWEEP.value)
     options = _options()
     return _search(sweep, space, options) if isinstance(space, Search) else _listed(sweep, space, options)
 
@@ -70,8 +71,13 @@ def _options() -> Options:
     from experiments.executors.base import Options
     from genjax.types import UserError
 
+    population = EXECUTOR.value == "population"
     if EXECUTOR.value != "slurm" and (SLURM.value or not WAIT.value):
         raise UserError(f"--slurm and --nowait are about --executor=slurm, not {EXECUTOR.value}")
+    if population and JOBS.value is not None:
+        raise UserError("--jobs is about --executor=local and slurm, not population; accepted: --members")
+    if not population and (MEMBERS.value is not None or TOGETHER.value is not None):
+        raise UserError(f"--members and --together are about --executor=population, not {EXECUTOR.value}")
     slurm = slurm_jobs.settings(SLURM.value) if EXECUTOR.value == "slurm" else {}
     return Options(JOBS.value, MEMBERS.value, TOGETHER.value, slurm, WAIT.value)
 
