@@ -137,7 +137,9 @@ class Searched:
         return any(all(step % every == 0 for every in during) for step in evaluated)
 
     def _refuse(self, records: Sequence[Mapping[str, Any]], what: str) -> None:
-        """Proposes nothing more, for the metric is none."""
+        """Proposes nothing more, for the metric is none; what was said first stays, by which ``ended`` knows it."""
+        if self._refusal:
+            return
         names = {name for record in records for name in record}
         there = ", ".join(sorted(name for name in names if name.startswith("eval/"))) or "none of eval/"
         self._refusal = f"the search is for {self._search.metric}, which {what}; accepted: {there}"

@@ -201,7 +201,9 @@ def test_a_wrong_metric_is_found_at_the_first_evaluation_and_can_be_corrected(tm
     assert found.verdict(first) is None and found.verdict(second) is None
     log(first, -1.0)
     verdicts = [found.verdict(run) for run in (first, second)]
-    assert found.take() is None
+    log(second, -1.0, name="eval/kl")  # once more, before it leaves
+    later = found.verdict(second)
+    assert later is not None and verdicts[1] is not None and later.reason == verdicts[1].reason and found.take() is None
     message = f"for {wrong['metric']}, which no evaluation during training gives; accepted: eval/elbo"
     for run, verdict in zip((first, second), verdicts, strict=True):
         assert verdict is not None and verdict.reason.endswith(message)
