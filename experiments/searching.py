@@ -6,21 +6,20 @@ The study lies in ``search.db`` of the sweep's folder, so that the same command 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from ml_collections import ConfigDict
 
 from experiments import sweeping
 from experiments.executors.base import Verdict, failed
-from experiments.sweep_folder import ENDED, Sweep, SweepRun
+from experiments.sweep_folder import ENDED, STUDY, Sweep, SweepRun
 from genjax import populations
 from genjax.io.writer import read_metrics
-from genjax.sweep import Search
+from genjax.sweep import Search, study
 from genjax.sweep.study import Study, Trial
 from genjax.train.plan import Experiment
 from genjax.types import UserError
-
-STUDY = "search.db"
 
 
 class Searched:
@@ -85,14 +84,24 @@ class Searched:
         return self._plans[run.name]
 
     def verdict(self, run: SweepRun) -> Verdict | None:
-        """Whether a run that trains is hopeless, by what it has logged since it was asked last."""
+        """Whether a run that trains is hopeless, by what it has logged since it was asked last.
+
+        One that has all its steps behind it is left to its last evaluations.
+        """
         path = run.workdir.metrics
         size = path.stat().st_size if path.exists() else 0
-        if size == self._sizes.get(run.name, 0):
+        if size == self._sizes.get(run.name, 0) and not self._refusal:
             return None
         self._sizes[run.name] = size
-        found = self._logged(run)
+        records, total = _records(run), self._plans[run.name].total_steps
+        found = [(step, value) for step, value in self._logged(records) if step < total]
         at = self._study.report(self._trials[run.name][0], [value for _, value in found])
+        if self._lacks(self._plans[run.name], records):
+            self._refuse(records, "no evaluation during training gives")
+        if any(record["step"] >= total for record in records):
+            return None
+        if self._refusal:
+            return Verdict(self._refusal, records[-1]["step"] if records else 0)
         if at is None:
             return None
         step, value = found[at - 1]
@@ -101,12 +110,15 @@ class Searched:
 
     def ended(self, run: SweepRun) -> None:
         """Tells the study how a run ended; one that failed or was interrupted stays to be tried again."""
-        state, found = run.state, self._logged(run)
+        if self._refusal and run.state == "stopped" and run.reason == self._refusal:
+            run.workdir.stopped.unlink()  # for it is the search that was wrong
+        state, records = run.state, _records(run)
+        found = self._logged(records)
         self._plans.pop(run.name, None)
         if state not in ENDED:
             return
         if state == "finished" and not found:
-            self._refuse(run)
+            self._refuse(records, "no run logs")
             return
         for number in self._trials.pop(run.name, []):
             if state == "finished":
@@ -114,36 +126,57 @@ class Searched:
             else:
                 self._study.prune(number)
 
-    def _refuse(self, run: SweepRun) -> None:
-        """Proposes nothing more, for the metric is none."""
-        names = {name for record in read_metrics(run.workdir.metrics) for name in record}
-        there = ", ".join(sorted(name for name in names if name.startswith("eval/"))) or "none of eval/"
-        self._refusal = f"the search is for {self._search.metric}, which no run logs; accepted: {there}"
+    def _lacks(self, plan: Experiment, records: Sequence[Mapping[str, Any]]) -> bool:
+        """Whether all evaluators have run that can give the metric in time, and none did."""
+        during = [scheduled.every for scheduled in plan.evaluators if scheduled.every is not None]
+        if len(during) < len(plan.evaluators) and self._search.pruner == "none":  # the last ones may give it
+            return False
+        if self._search.metric.startswith(("train/", "speed/")) or self._logged(records):
+            return False
+        evaluated = [r["step"] for r in records if any(name.startswith("eval/") for name in r)]
+        return any(all(step % every == 0 for every in during) for step in evaluated)
 
-    def _logged(self, run: SweepRun) -> list[tuple[int, float]]:
+    def _refuse(self, records: Sequence[Mapping[str, Any]], what: str) -> None:
+        """Proposes nothing more, for the metric is none; what was said first stays, by which ``ended`` knows it."""
+        if self._refusal:
+            return
+        names = {name for record in records for name in record}
+        there = ", ".join(sorted(name for name in names if name.startswith("eval/"))) or "none of eval/"
+        self._refusal = f"the search is for {self._search.metric}, which {what}; accepted: {there}"
+
+    def _logged(self, records: Sequence[Mapping[str, Any]]) -> list[tuple[int, float]]:
         """The metric at each evaluation so far, with its step."""
-        try:
-            records = read_metrics(run.workdir.metrics)
-        except UserError:
-            return []
         return [(record["step"], record[self._search.metric]) for record in records if self._search.metric in record]
 
     def close(self) -> None:
         """Says which run is the best so far. Raises UserError where the search was for a metric that is none."""
         if self._refusal:
             raise UserError(self._refusal)
-        logged = {run.name: self._logged(run) for run in self.sweep.runs if run.state == "finished"}
+        logged = {run.name: self._logged(_records(run)) for run in self.sweep.runs if run.state == "finished"}
         last = {name: found[-1][1] for name, found in logged.items() if found and math.isfinite(found[-1][1])}
         if last:
             name, value = {"max": max, "min": min}[self._search.mode](last.items(), key=lambda item: item[1])
             self._say(f"best: {name} ({self._search.metric} {value:.5g}) of {len(self._study)} trials")
 
 
-def checked(search: Search, config: ConfigDict, sweep: Sweep) -> dict[str, Experiment]:
-    """Draws a run and checks that it could be trained, before anything is written: its experiment, by name.
+def _records(run: SweepRun) -> list[dict[str, Any]]:
+    """What a run has logged so far."""
+    try:
+        return read_metrics(run.workdir.metrics)
+    except UserError:
+        return []
+
+
+def checked(search: Search, config: ConfigDict, sweep: Sweep) -> tuple[dict[str, Experiment], int]:
+    """Draws a run and checks that it could be trained, and that the folder holds no other search; nothing is written.
+
+    Returns:
+      The experiment of the run, by name, and how many trials the folder holds.
 
     Raises:
-      UserError: a setting of the space does not exist or does not fit, or Optuna is not installed.
+      UserError: a setting of the space does not exist or does not fit, the folder holds a search for another metric,
+        or Optuna is not installed.
     """
+    trials = study.begun(search, sweep.path / STUDY)
     _, (run,) = sweep.with_runs([Study(search, None).ask().overrides])
-    return sweeping.checked(config, [run])
+    return sweeping.checked(config, [run]), trials

@@ -61,6 +61,7 @@ def main() -> int:
     flag: Any = flags.FLAGS["config"]
     sweep = sweeping.begun(WORKDIR.value, flag, EXECUTOR.value)
     space = sweeping.space_of(flag.config_filename, SWEEP.value)
+    sweep = sweep.asking("search" if isinstance(space, Search) else "list", SWEEP.value)
     options = _options()
     return _search(sweep, space, options) if isinstance(space, Search) else _listed(sweep, space, options)
 
@@ -70,8 +71,13 @@ def _options() -> Options:
     from experiments.executors.base import Options
     from genjax.types import UserError
 
+    population = EXECUTOR.value == "population"
     if EXECUTOR.value != "slurm" and (SLURM.value or not WAIT.value):
         raise UserError(f"--slurm and --nowait are about --executor=slurm, not {EXECUTOR.value}")
+    if population and JOBS.value is not None:
+        raise UserError("--jobs is about --executor=local and slurm, not population; accepted: --members")
+    if not population and (MEMBERS.value is not None or TOGETHER.value is not None):
+        raise UserError(f"--members and --together are about --executor=population, not {EXECUTOR.value}")
     slurm = slurm_jobs.settings(SLURM.value) if EXECUTOR.value == "slurm" else {}
     return Options(JOBS.value, MEMBERS.value, TOGETHER.value, slurm, WAIT.value)
 
@@ -125,10 +131,10 @@ def _search(sweep: Sweep, search: Search, options: Options) -> int:
         raise UserError("--nowait: the sweep is a Search, which waits for results; accepted for one: --wait")
     here = _platform()
     sweep = dataclasses.replace(sweep, metric=search.metric, mode=search.mode)
-    drawn = searching.checked(search, CONFIG.value, sweep)
+    drawn, trials = searching.checked(search, CONFIG.value, sweep)
     if DRY_RUN.value:
         print(sweeping.table(sweep.runs))
-        print(f"a search for {search.metric} ({search.mode}): {len(sweep.runs)} of {search.trials} runs proposed")
+        print(f"a search for {search.metric} ({search.mode}): {trials} of {search.trials} runs proposed")
         return 0
     if here:
         population.ready(drawn)

@@ -4,6 +4,7 @@
 
     {"config": "configs/vae/digits_conv.py:accelerator=cpu", "overrides": ["--config.total=10 epochs"],
      "executor": "local", "varied": ["optim.learning_rate", "seed"], "metric": "eval/elbo", "mode": "max",
+     "kind": "list", "sweep": "",
      "runs": [{"name": "learning_rate=0.001,seed=1", "overrides": {"optim.learning_rate": 0.001, "seed": 1}}, ...]}
 
 Runs are only ever added to it. The folder ``NAME`` of each is an ordinary work folder, and the state of a run is read
@@ -25,6 +26,7 @@ from genjax.sweep import Overrides, run_names
 from genjax.types import UserError
 
 RECORD = "sweep.json"
+STUDY = "search.db"  # of a search
 LOGS = "logs"
 STATES = ("finished", "stopped", "diverged", "failed", "begun", "new")
 ENDED = ("finished", "stopped", "diverged")  # states of runs that are not trained again
@@ -82,6 +84,8 @@ class Sweep:
       executor: that trained last.
       runs: in the order in which they were asked for.
       metric, mode: what the runs are judged by; empty where nothing says so.
+      kind: "list" or "search"; empty where nothing was asked for yet.
+      asked: which sweep of the config asked last, as ``--sweep`` names it.
     """
 
     path: Path
@@ -91,6 +95,8 @@ class Sweep:
     runs: tuple[SweepRun, ...]
     metric: str = ""
     mode: str = "max"
+    kind: str = ""
+    asked: str = ""
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> Sweep:
@@ -99,9 +105,14 @@ class Sweep:
         if not (folder / RECORD).is_file():
             raise UserError(f"{path} holds no sweep: there is no {RECORD} in it")
         record = read_json(folder / RECORD)
+        if said := _damage(record):
+            raise UserError(f"{folder / RECORD} is damaged: {said}")
         runs = tuple(SweepRun(run["name"], _tuples(run["overrides"]), folder) for run in record["runs"])
         config, flags = record["config"], tuple(record["overrides"])
-        return cls(folder, config, flags, record["executor"], runs, record["metric"], record["mode"])
+        # Earlier versions said neither of these two.
+        kind = record["kind"] if "kind" in record else _kind(folder, runs)
+        asked = record["sweep"] if "sweep" in record else ""
+        return cls(folder, config, flags, record["executor"], runs, record["metric"], record["mode"], kind, asked)
 
     @classmethod
     def begun(cls, path: str, config: str, flags: Sequence[str], executor: str, metric: str, mode: str) -> Sweep:
@@ -112,17 +123,30 @@ class Sweep:
         """
         folder = Path(os.path.abspath(path))
         new = cls(folder, config, tuple(flags), executor, (), metric, mode)
-        if not (folder / RECORD).exists():
-            if folder.exists() and (not folder.is_dir() or any(not n.startswith(".") for n in os.listdir(folder))):
-                raise UserError(f"--workdir {path} is not empty and holds no sweep; use a new folder")
-            return new
+        try:
+            if not (folder / RECORD).exists():
+                _check_new(folder, path)
+                return new
+        except OSError as error:
+            raise UserError(f"--workdir {path} cannot be used: {error.strerror or error}") from error
         old = cls.read(folder)
-        before, now = ([o.config.partition(":")[0], *filter(_matters, o.flags)] for o in (old, new))
-        if before != now:
+        if _meant(old) != _meant(new):
+            before, now = (shlex.join([o.config.partition(":")[0], *filter(_matters, o.flags)]) for o in (old, new))
+            raise UserError(f"--workdir {path} holds a sweep of {before}, not of {now}; use another folder")
+        return dataclasses.replace(new, runs=old.runs, kind=old.kind, asked=old.asked)
+
+    def asking(self, kind: str, name: str) -> Sweep:
+        """The sweep as ``--sweep=name`` asks for it, which is a list or a search.
+
+        Raises:
+          UserError: the folder holds one of the other kind. A report would take what was chosen for what was asked for.
+        """
+        if self.kind not in ("", kind):
+            how = f" (--sweep={self.asked})" if self.asked else ""
             raise UserError(
-                f"--workdir {path} holds a sweep of {shlex.join(before)}, not of {shlex.join(now)}; use another folder"
+                f"--workdir {self.path} holds a {self.kind}{how}, not a {kind}; use another --sweep or another folder"
             )
-        return dataclasses.replace(new, runs=old.runs)
+        return dataclasses.replace(self, kind=kind, asked=name)
 
     @property
     def varied(self) -> tuple[str, ...]:
@@ -141,7 +165,7 @@ class Sweep:
     def write(self) -> None:
         """Writes ``sweep.json``. Raises UserError where it can't."""
         record = {"config": self.config, "overrides": self.flags, "executor": self.executor, "varied": self.varied}
-        record |= {"metric": self.metric, "mode": self.mode}
+        record |= {"metric": self.metric, "mode": self.mode, "kind": self.kind, "sweep": self.asked}
         runs = [{"name": run.name, "overrides": run.overrides} for run in self.runs]
         write_json(self.path / RECORD, {**record, "runs": runs})
 
@@ -162,6 +186,44 @@ def as_flag(name: str, value: Any) -> str:
 def _matters(flag: str) -> bool:
     """Whether runs with and without a flag are different runs: not where it says on what machine they train."""
     return not flag.startswith("--config.accelerator.")
+
+
+def _meant(sweep: Sweep) -> tuple[str, dict[str, str]]:
+    """What makes two sweeps one: the file, and the last value of each setting, in whatever order they are given."""
+    given = (flag.partition("=") for flag in filter(_matters, sweep.flags))
+    return sweep.config.partition(":")[0], {name: value for name, _, value in given}
+
+
+def _check_new(folder: Path, path: str) -> None:
+    """Raises UserError or OSError where a folder that holds no sweep can't become that of one."""
+    if folder.exists() and (not folder.is_dir() or any(not name.startswith(".") for name in os.listdir(folder))):
+        raise UserError(f"--workdir {path} is not empty and holds no sweep; use a new folder")
+    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    if not there.is_dir():
+        raise UserError(f"--workdir {path} cannot be used: {there} is no folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(f"--workdir {path} cannot be used: no permission to write to {there}")
+
+
+def _kind(folder: Path, runs: Sequence[SweepRun]) -> str:
+    return "search" if (folder / STUDY).exists() else "list" if runs else ""
+
+
+def _damage(record: Any) -> str:
+    """What is wrong with the content of ``sweep.json``; empty where nothing is."""
+    kinds = {"config": str, "overrides": list, "executor": str, "metric": str, "mode": str, "runs": list}
+    if not isinstance(record, dict):
+        return "it is not a JSON object"
+    for name, kind in kinds.items():
+        if name not in record or not isinstance(record[name], kind):
+            return f"{name} is {'no ' + kind.__name__ if name in record else 'missing'}"
+    if not all(isinstance(flag, str) for flag in record["overrides"]):
+        return "overrides are no list of strings"
+    for run in record["runs"]:
+        fits = isinstance(run, dict) and isinstance(run.get("name"), str) and isinstance(run.get("overrides"), dict)
+        if not fits:
+            return "runs are no list of names with overrides"
+    return ""
 
 
 def _tuples(overrides: Mapping[str, Any]) -> Overrides:

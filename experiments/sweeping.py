@@ -21,11 +21,27 @@ from genjax.types import UserError
 
 
 def begun(workdir: str, flag: Any, executor: str) -> Sweep:
-    """The sweep of ``--config`` (its flag) in a folder, as it was left or new; nothing is written."""
+    """The sweep of ``--config`` (its flag) in a folder, as it was left or new; nothing is written.
+
+    Raises:
+      UserError: as ``Sweep.begun``, or a run of it was begun with other settings than ``--config`` has now.
+    """
     chosen = config_flags.get_override_values(flag)
     best = flag.value["checkpoint"]
     overrides = [as_flag(name, value) for name, value in chosen.items()]
-    return Sweep.begun(workdir, flag.config_filename, overrides, executor, best["best"], best["mode"])
+    sweep = Sweep.begun(workdir, flag.config_filename, overrides, executor, best["best"], best["mode"])
+    check_begun(flag.value, sweep.runs)
+    return sweep
+
+
+def check_begun(config: ConfigDict, runs: Sequence[SweepRun]) -> None:
+    """Raises UserError for the first run that was begun with another config: a report would compare it with others."""
+    for run in runs:
+        if run.workdir.config.exists():
+            try:
+                run.workdir.check_begun(with_overrides(config, run.overrides), ignore=("accelerator",))
+            except UserError as error:
+                raise UserError(f"run {run.name}: {error}") from error
 
 
 def space_of(config: str, name: str) -> list[Overrides] | Search:
@@ -35,7 +51,7 @@ def space_of(config: str, name: str) -> list[Overrides] | Search:
       UserError: there is no such function, or it returns something else.
     """
     file = config.partition(":")[0]
-    functions = {key: value for key, value in runpy.run_path(file).items() if key.partition("_")[0] == "sweep"}
+    functions = {key: value for key, value in runpy.run_path(file).items() if _asks(key, value)}
     wanted = f"sweep_{name}" if name else "sweep"
     if wanted not in functions:
         there = ", ".join(f"--sweep={key[6:]}" if key != "sweep" else "none" for key in functions)
@@ -46,6 +62,10 @@ def space_of(config: str, name: str) -> list[Overrides] | Search:
     if not isinstance(space, list | tuple) or not all(isinstance(o, Mapping) for o in space) or not space:
         raise UserError(f"{file}: {wanted}() gives no list of overrides; see genjax/sweep")
     return unique(space)
+
+
+def _asks(name: str, value: Any) -> bool:
+    return callable(value) and name.partition("_")[0] == "sweep"
 
 
 def checked(

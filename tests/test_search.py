@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from genjax.sweep import Choice, Range, Search, when
-from genjax.sweep.study import Study
+from genjax.sweep.study import Study, begun
 from genjax.types import UserError
 
 SPACE = {
@@ -148,11 +148,34 @@ def test_a_search_that_makes_no_sense_is_refused(changes, complaint):
 
 def test_a_study_of_something_else_is_refused(tmp_path):
     path = tmp_path / "optuna.sqlite"
-    Study(search(), path).ask()
-    with pytest.raises(UserError, match="holds a search for .*loss.*accuracy"):
-        Study(search(metric="eval/accuracy"), path)
+    study = Study(search(), path)
+    study.report(study.ask().number, [1.0])
+    for other in (search(metric="eval/accuracy"), search(mode="max")):
+        for opened in (Study, begun):
+            with pytest.raises(UserError, match="holds a search for .*loss.*min.*, not for .*(accuracy|max)"):
+                opened(other, path)
     with pytest.raises(UserError, match="began with another space"):
         Study(search(space=SPACE | {"optim.name": Choice("adam", "sgd", "lion")}), path).ask()
     (tmp_path / "text.sqlite").write_text("no database at all, but text that is long enough to be looked at\n" * 20)
     with pytest.raises(UserError, match="cannot use .*text.sqlite"):
         Study(search(), tmp_path / "text.sqlite")
+
+
+@pytest.mark.parametrize("change", [{"metric": "eval/accuracy"}, {"mode": "max"}])
+def test_what_is_looked_for_may_change_while_nothing_was_found(tmp_path, change):
+    path = tmp_path / "optuna.sqlite"
+    assert begun(search(), path) == 0 and not path.exists()
+    study = Study(search(), path)
+    first, diverged, last = (study.ask() for _ in range(3))
+    study.prune(diverged.number)
+    other = search(pruner="asha", reduction=2, **change)
+    before = path.read_bytes()
+    assert begun(other, path) == 3 and path.read_bytes() == before
+    study = Study(other, path)
+    assert study.unfinished() == [first, last] and len(study) == 3
+    assert study.report(first.number, [1.0]) is None
+    assert study.report(last.number, [2.0]) == (None if "mode" in change else 1)  # the worse one
+    with pytest.raises(UserError, match="holds a search for"):
+        Study(search(), path)
+    study.finish(first.number, 1.0)
+    assert Study(other, path).values() == {0: 1.0}

@@ -19,18 +19,27 @@ from genjax.sweep import Choice, Range, Search
 from genjax.types import UserError
 
 METRIC = "eval/elbo"
+TOTAL = 60  # steps of each run
 SPACE = {"optim.learning_rate": Range(1e-4, 1e-1, "log")}
+
+
+def settings(**evaluators: str):
+    """A config with evaluators that are due every 2 steps, unless given."""
+    config = digits_conv.get_config("accelerator=cpu,smoke")
+    config.total = f"{TOTAL} steps"
+    for name, every in evaluators.items():
+        config.evaluators[name].every = every
+    return config
 
 
 def search(**changes) -> Search:
     return Search(**({"space": SPACE, "metric": METRIC, "trials": 4, "startup": 2} | changes))
 
 
-def queue(folder: Path, what: Search, said: list[str] | None = None) -> Searched:
+def queue(folder: Path, what: Search, said: list[str] | None = None, **evaluators: str) -> Searched:
     folder.mkdir(exist_ok=True)
     sweep = Sweep.begun(str(folder), "configs/vae/digits_conv.py:smoke", [], "local", "", "max")
-    config = digits_conv.get_config("accelerator=cpu,smoke")
-    return Searched(sweep, what, config, [].append if said is None else said.append)
+    return Searched(sweep, what, settings(**evaluators), [].append if said is None else said.append)
 
 
 def taken(queue: Searched) -> SweepRun:
@@ -39,13 +48,12 @@ def taken(queue: Searched) -> SweepRun:
     return run
 
 
-def log(run: SweepRun, *values: float, name: str = METRIC) -> None:
+def log(run: SweepRun, *values: float, name: str = METRIC, every: int = 10) -> None:
     """What a training writes: a config when it begins, a record at each evaluation."""
     if not run.workdir.config.exists():
-        config = digits_conv.get_config("accelerator=cpu,smoke")
-        write_json(run.workdir.config, build.to_plain(sweeping.with_overrides(config, run.overrides)))
+        write_json(run.workdir.config, build.to_plain(sweeping.with_overrides(settings(), run.overrides)))
     with open(run.workdir.metrics, "a") as file:
-        file.writelines(json.dumps({"step": 10 * (i + 1), name: value}) + "\n" for i, value in enumerate(values))
+        file.writelines(json.dumps({"step": every * (i + 1), name: value}) + "\n" for i, value in enumerate(values))
 
 
 def finish(run: SweepRun) -> None:
@@ -114,6 +122,24 @@ def test_a_hopeless_run_is_stopped_and_not_trained_again(tmp_path):
     assert taken(queue(tmp_path, search(pruner="asha", reduction=2))).name not in (first.name, second.name)
 
 
+def test_a_run_that_is_trained_to_its_end_is_not_stopped(tmp_path):
+    """Its last evaluations go on for longer than its steps did."""
+    found = queue(tmp_path, search(pruner="asha", reduction=2, first_rung=3))
+    first, second, third = (taken(found) for _ in range(3))
+    log(first, -1.0, -1.0, -1.0, every=TOTAL // 3)
+    assert found.verdict(first) is None
+    log(second, -7.0, -7.0, -7.0, every=TOTAL // 3)  # the third at the end, where a run is not compared any more
+    assert found.verdict(second) is None
+    log(second, -7.0, name="eval/bound", every=TOTAL)
+    assert found.verdict(second) is None
+    for run in (first, second):
+        finish(run)
+        found.ended(run)
+    assert found._study.values() == {0: -1.0, 1: -7.0}
+    log(third, -1.0, -1.0, -8.0, -8.0, -8.0, -8.0)
+    assert found.verdict(third) is None  # seen too late, whatever its rungs say
+
+
 def test_what_is_proposed_twice_is_trained_once(tmp_path):
     found = queue(tmp_path, search(space={"seed": Choice(3)}, trials=3))
     run = taken(found)
@@ -154,6 +180,56 @@ def test_a_search_for_a_metric_that_no_run_logs_ends(tmp_path):
     assert found.take() is None
     with pytest.raises(UserError, match=r"eval/elbow, which no run logs; accepted: eval/elbo"):
         found.close()
+
+
+END = dict.fromkeys(("bound", "samples", "reconstructions", "interpolations"), "end")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "evaluators"),
+    [
+        ({"metric": "elbo"}, {"bound": "2 steps"}),
+        ({"metric": "eval/elbow", "pruner": "asha"}, END),
+    ],
+)
+def test_a_wrong_metric_is_found_at_the_first_evaluation_and_can_be_corrected(tmp_path, wrong, evaluators):
+    found = queue(tmp_path, search(**wrong), **evaluators)
+    first, second = taken(found), taken(found)
+    for run in (first, second):
+        write_json(run.workdir.config, found.plan(run).config)
+    log(first, -1.0, name="train/loss")
+    assert found.verdict(first) is None and found.verdict(second) is None
+    log(first, -1.0)
+    verdicts = [found.verdict(run) for run in (first, second)]
+    log(second, -1.0, name="eval/kl")  # once more, before it leaves
+    later = found.verdict(second)
+    assert later is not None and verdicts[1] is not None and later.reason == verdicts[1].reason and found.take() is None
+    message = f"for {wrong['metric']}, which no evaluation during training gives; accepted: eval/elbo"
+    for run, verdict in zip((first, second), verdicts, strict=True):
+        assert verdict is not None and verdict.reason.endswith(message)
+        stopped(run, verdict)
+        found.ended(run)
+        assert run.state == "begun"
+    with pytest.raises(UserError, match=message):
+        found.close()
+    again = queue(tmp_path, search(), **evaluators)
+    assert [taken(again).name, taken(again).name] == [first.name, second.name]
+    assert again.verdict(first) is None
+    with pytest.raises(UserError, match="holds a search for"):
+        queue(tmp_path, search(**wrong))
+
+
+def test_a_metric_that_may_come_later_is_waited_for(tmp_path):
+    later = {
+        "steps": (search(metric="eval/nll"), {"bound": "20 steps"}),  # the evaluator is not due at 10
+        "end": (search(metric="eval/nll"), {"bound": "end"}),
+        "train": (search(metric="train/loss"), {"bound": "2 steps"}),
+    }
+    for name, (what, evaluators) in later.items():
+        found = queue(tmp_path / name, what, **evaluators)
+        run = taken(found)
+        log(run, -1.0)
+        assert found.verdict(run) is None and found.take() is not None, name
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ class Search:
 
     Args:
       space: what varies.
-      metric: a scalar of the log, such as ``"eval/elbo"``.
+      metric: a scalar of the log, such as ``"eval/elbo"``; for "asha" one that is logged during the training.
       mode: "max" or "min".
       trials: runs in all; asking for more of them later goes on with the same search.
       sampler: how the next run is chosen: "tpe", by a tree-structured Parzen estimator (Bergstra et al. 2011), which is

@@ -36,30 +36,44 @@ class Study:
       path: of the file, made where it is missing; None keeps the study in memory.
 
     Raises:
-      UserError: Optuna is not installed, or the file can't be used or holds a search for another metric.
+      UserError: Optuna is not installed, or the file can't be used or holds a search for another metric. A search that
+        has heard of no result yet may be given another one.
     """
 
     def __init__(self, search: Search, path: str | os.PathLike[str] | None):
         self.search = search
-        self._optuna = optuna = _optuna()
-        asha = optuna.pruners.SuccessiveHalvingPruner(search.first_rung, search.reduction)
-        wanted = {"metric": search.metric, "mode": search.mode}
+        self._optuna = _optuna()
         try:
-            self._study = optuna.create_study(
-                storage=None if path is None else f"sqlite:///{os.path.abspath(path)}",
-                study_name=_NAME,
-                load_if_exists=True,
-                direction={"max": "maximize", "min": "minimize"}[search.mode],
-                pruner=asha if search.pruner == "asha" else optuna.pruners.NopPruner(),
-            )
-            begun = self._study.user_attrs
-            for name, value in wanted.items():
-                if name not in begun:
-                    self._study.set_user_attr(name, value)
+            self._study = self._opened(path)
+            if _other(self._study, search) and not _heard(self._study):
+                self._study = self._begun_anew(path)
+            if not (other := _other(self._study, search)):
+                for name, value in _aim(search).items():  # for who reads the file
+                    if name not in self._study.user_attrs:
+                        self._study.set_user_attr(name, value)
         except Exception as error:  # of SQLite, through SQLAlchemy and Optuna
-            raise UserError(f"cannot use {path}: {' '.join(str(error).split())[:160]}") from error
-        if begun and begun != wanted:
-            raise UserError(f"{path} holds a search for {begun}, not for {wanted}; use another folder")
+            raise _unusable(path, error) from error
+        if other:
+            raise _refused(path, other, search)
+
+    def _opened(self, path: str | os.PathLike[str] | None) -> Any:
+        pruners, search = self._optuna.pruners, self.search
+        asha = pruners.SuccessiveHalvingPruner(search.first_rung, search.reduction)
+        return self._optuna.create_study(
+            storage=None if path is None else _url(path),
+            study_name=_NAME,
+            load_if_exists=True,
+            direction={"max": "maximize", "min": "minimize"}[search.mode],
+            pruner=asha if search.pruner == "asha" else pruners.NopPruner(),
+        )
+
+    def _begun_anew(self, path: str | os.PathLike[str] | None) -> Any:
+        """A study with the same trials, for Optuna can't change the direction of one."""
+        trials = self._study.get_trials()
+        self._optuna.delete_study(study_name=_NAME, storage=_url(path))
+        study = self._opened(path)
+        study.add_trials(trials)
+        return study
 
     def __len__(self) -> int:
         """Trials proposed so far."""
@@ -133,6 +147,56 @@ class Study:
             return Trial(trial.number, _suggested(trial, self.search.space))
         except ValueError as error:  # Optuna keeps to the choices and the scale that a setting began with
             raise UserError(f"the search began with another space: {error}; use another folder") from error
+
+
+def begun(search: Search, path: str | os.PathLike[str]) -> int:
+    """How many trials the study in a file has, 0 where there is none; the file stays as it is.
+
+    Raises:
+      UserError: as ``Study`` raises it.
+    """
+    if not os.path.exists(path):
+        return 0
+    optuna = _optuna()
+    try:
+        study = optuna.load_study(study_name=_NAME, storage=_url(path))
+        other = _other(study, search) if _heard(study) else {}
+        count = len(study.get_trials(deepcopy=False))
+    except KeyError:  # killed before it was made
+        return 0
+    except Exception as error:
+        raise _unusable(path, error) from error
+    if other:
+        raise _refused(path, other, search)
+    return count
+
+
+def _url(path: Any) -> str:
+    return f"sqlite:///{os.path.abspath(path)}"
+
+
+def _aim(search: Search) -> dict[str, str]:
+    return {"metric": search.metric, "mode": search.mode}
+
+
+def _other(study: Any, search: Search) -> dict[str, str]:
+    """What a study looks for, where that is not what ``search`` does."""
+    said = {name: value for name, value in study.user_attrs.items() if name == "metric"}
+    found = {**_aim(search), **said, "mode": {"MAXIMIZE": "max", "MINIMIZE": "min"}[study.direction.name]}
+    return {} if found == _aim(search) else found
+
+
+def _heard(study: Any) -> bool:
+    """Whether a study knows a value of its metric."""
+    return any(frozen.values or frozen.intermediate_values for frozen in study.get_trials(deepcopy=False))
+
+
+def _unusable(path: Any, error: Exception) -> UserError:
+    return UserError(f"cannot use {path}: {' '.join(str(error).split())[:160]}")
+
+
+def _refused(path: Any, other: dict[str, str], search: Search) -> UserError:
+    return UserError(f"{path} holds a search for {other}, not for {_aim(search)}; use another folder")
 
 
 def _suggested(trial: Any, space: Space) -> Overrides:
