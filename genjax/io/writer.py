@@ -144,7 +144,7 @@ class Writer:
             self._events.flush()
 
     def sync(self) -> None:
-        """Like ``flush``, and brings ``metrics.jsonl`` onto the disk: a checkpoint may not outlive what came before it."""
+        """Like ``flush``, and brings ``metrics.jsonl`` onto the disk: no checkpoint may outlive its log."""
         self.flush()
         with _writing(self.metrics_path):
             sync(self.metrics_path, self.metrics_path.parent)
