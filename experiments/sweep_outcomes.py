@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from experiments.groups import own_interval
-from experiments.sweep_folder import Sweep, SweepRun
+from experiments.sweep_folder import ENDED, Sweep, SweepRun
 from genjax.evaluators.verdict import mean_interval, smaller_is_better
 from genjax.io.files import read_json
 from genjax.io.writer import read_metrics
@@ -31,10 +31,18 @@ class Outcome:
             return None
         return self.curve[-1][1]
 
+    @property
+    def diverged(self) -> bool:
+        """Whether it diverged, or finished with a value that is not finite."""
+        return self.state == "diverged" or (self.state == "finished" and bool(self.curve) and self.value is None)
+
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
     """The runs that differ in their seed alone.
+
+    The mean is that of the seeds that survived, so it says little of a setting whose seeds diverged: ``diverged`` is to
+    be said wherever it is shown.
 
     Attributes:
       overrides: what they share.
@@ -56,10 +64,29 @@ class Setting:
     def mean(self) -> float | None:
         return sum(self.values) / len(self.values) if self.values else None
 
+    @property
+    def ended(self) -> int:
+        """Runs that are not trained any more."""
+        return sum(outcome.state in ENDED for outcome in self.outcomes)
+
+    @property
+    def diverged(self) -> int:
+        """Runs among them that diverged."""
+        return sum(outcome.diverged for outcome in self.outcomes)
+
+    def rank(self, smaller: bool) -> tuple[bool, float, float]:
+        """What settings are sorted by: the share of their runs that diverged goes before the mean of the others."""
+        mean = 0.0 if self.mean is None else self.mean if smaller else -self.mean
+        return self.mean is None, self.diverged / max(self.ended, 1), mean
+
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """All that the report is made of; ``settings`` are sorted, the best first, those without a result last."""
+    """All that the report is made of.
+
+    ``settings`` are sorted, the best first; those of which a seed diverged are behind all others, and those without a
+    result last.
+    """
 
     sweep: Sweep
     metric: str
@@ -99,8 +126,7 @@ def found(sweep: Sweep, metric: str = "") -> Found:
         key = repr(sorted((k, v) for k, v in run.overrides.items() if k != "seed"))
         groups.setdefault(key, []).append(Outcome(run, run.state, curve))
     settings = [_setting(outcomes, name) for outcomes in groups.values()]
-    rank = lambda s: (s.mean is None, 0.0 if s.mean is None else s.mean if smaller else -s.mean)  # noqa: E731
-    return Found(sweep, name, smaller, tuple(sorted(settings, key=rank)))
+    return Found(sweep, name, smaller, tuple(sorted(settings, key=lambda setting: setting.rank(smaller))))
 
 
 def log(run: SweepRun) -> list[dict[str, Any]]:

@@ -41,7 +41,7 @@ def elbo(overrides: dict) -> float:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """A sweep of ten runs: six finished, two stopped, one diverged, one failed."""
+    """A sweep of ten runs: seven finished, one stopped, one diverged, one failed."""
     path = tmp_path_factory.mktemp("report") / "sweep"
     sweep = Sweep.begun(str(path), "configs/vae/digits_conv.py:accelerator=cpu", [], "local", METRIC, "max")
     sweep, runs = sweep.with_runs(RUNS)
@@ -53,9 +53,9 @@ def folder(tmp_path_factory) -> Path:
         write_json(run.workdir.config, {})
         record = {"evaluators": {"eval": {"scalars": {"elbo": elbo(run.overrides)}}}, "finished": True}
         seed = run.overrides["seed"]
-        if run.overrides.get("optim.learning_rate") == 1e-1 and seed:
+        if run.overrides.get("optim.learning_rate") == 1e-1 and seed == 1:
             stopped(run, Verdict("not worth it", 10))
-        elif run.overrides.get("optim.learning_rate") == 1e-4 and seed == 2:
+        elif run.overrides.get("optim.learning_rate") == 1e-1 and seed == 2:
             write_json(run.workdir.diverged, {"step": 21, "message": "step 21: loss nan"})
         elif "optim.name" in run.overrides:
             failed(run, "a | broken disk", 1)
@@ -75,10 +75,43 @@ def test_settings_are_ranked_by_the_means_of_their_seeds(folder):
     ]
     best, second, worst, none = found.settings
     assert best.mean == pytest.approx(-19.9) and (best.low, best.high) == mean_interval([-20.0, -19.9, -19.8])
-    assert second.values == [-22.0, -21.9] and worst.values == [-900.0] and worst.low is None
+    assert second.values == [-22.0, -21.9, -21.8] and worst.values == [-900.0] and worst.low is None
     assert none.mean is None
-    flipped = sweep_outcomes.found(Sweep.read(folder), f"{METRIC}:min")
-    assert flipped.settings[0].overrides == worst.overrides and flipped.settings[-1].overrides == none.overrides
+    flipped = sweep_outcomes.found(Sweep.read(folder), f"{METRIC}:min")  # by which 0.1 is the best of its one seed
+    assert [setting.overrides for setting in flipped.settings] == [s.overrides for s in (second, best, worst, none)]
+
+
+def test_a_setting_whose_seeds_diverged_is_behind_all_whose_did_not(folder, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "sweep", symlinks=True)
+    best = [run for run in Sweep.read(copy).runs if run.overrides.get("optim.learning_rate") == 1e-3]
+    best[0].workdir.evaluation.unlink()
+    write_json(best[0].workdir.diverged, {"step": 21, "message": "step 21: loss nan"})
+    found = sweep_outcomes.found(Sweep.read(copy))
+    rates = [setting.overrides.get("optim.learning_rate") for setting in found.settings]
+    assert rates == [1e-4, 1e-3, 1e-1, None]  # by the share of seeds that diverged, the last two a third each
+    first, *others = sweep_report.verdicts(found)
+    assert first.startswith("best: learning_rate=0.0001") and "diverged" not in first
+    assert "against the next, learning_rate=0.001 (1 of 3 seeds diverged): the next better by 2.05" in others[0]
+    assert "| 2 finished, 1 diverged; 1 of 3 seeds diverged |" in sweep_report.page(found)
+    with open(best[1].workdir.metrics, "a") as file:  # a number that is none counts the same
+        file.write(json.dumps({"step": 30, METRIC: "NaN"}) + "\n")
+    found = sweep_outcomes.found(Sweep.read(copy))
+    rates = [setting.overrides.get("optim.learning_rate") for setting in found.settings]
+    assert rates == [1e-4, 1e-1, 1e-3, None]
+    assert "| 2 finished, 1 diverged; 2 of 3 seeds diverged |" in sweep_report.page(found)
+
+
+def test_a_best_setting_says_that_seeds_of_it_diverged(folder, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "sweep", symlinks=True)
+    for run in Sweep.read(copy).runs:
+        if run.overrides["seed"] == 0:
+            run.workdir.evaluation.unlink(missing_ok=True)
+            write_json(run.workdir.diverged, {"step": 21, "message": "step 21: loss nan"})
+    found = sweep_outcomes.found(Sweep.read(copy))
+    first = sweep_report.verdicts(found)[0]
+    assert first.startswith("best: learning_rate=0.001:")
+    assert "(mean of 2 seeds, 95 % interval of the mean, 1 of 3 seeds diverged)" in first
+    assert sweep_report.table(found)[-1][-1] == "1 diverged; its one seed diverged"  # of optim.name=sgd
 
 
 def test_the_page_names_the_best_and_how_sure_that_is(folder, tmp_path):
@@ -93,12 +126,12 @@ def test_the_page_names_the_best_and_how_sure_that_is(folder, tmp_path):
     low, high = mean_interval([-20.0, -19.9, -19.8])
     line = f"best: learning_rate=0.001: {METRIC} -19.9 [{low:.5g}, {high:.5g}] (mean of 3 seeds"
     assert line in page and line in answer.out
-    assert "the best better by 2.05 +/- " in page
-    assert "10 runs of 4 settings (6 finished, 2 stopped, 1 diverged, 1 failed)" in page
-    assert "| 0.1 |  | -900 |  | 1 finished, 2 stopped |" in page
+    assert "the best better by 2 +/- " in page
+    assert "10 runs of 4 settings (7 finished, 1 stopped, 1 diverged, 1 failed)" in page
+    assert "| 0.1 |  | -900 |  | 1 finished, 1 stopped, 1 diverged; 1 of 3 seeds diverged |" in page
     assert r"| a \| broken disk |" in page and "| step 21: loss nan |" in page and "not worth it" in page
     rows = list(csv.DictReader(io.StringIO((copy / "report" / "runs.csv").read_text())))
-    assert len(rows) == 10 and [row["state"] for row in rows].count("finished") == 6
+    assert len(rows) == 10 and [row["state"] for row in rows].count("finished") == 7
     assert rows[0]["optim.learning_rate"] == "0.001" and float(rows[0][METRIC]) == pytest.approx(-20.0, rel=1e-6)
     for name in ("settings.png", "curves.png"):
         image = np.asarray(Image.open(copy / "report" / name))
