@@ -12,6 +12,7 @@ from experiments.sweep_folder import ENDED, Sweep, SweepRun
 from genjax.evaluators.verdict import mean_interval, smaller_is_better
 from genjax.io.files import read_json
 from genjax.io.writer import read_metrics
+from genjax.sweep import key_of
 from genjax.sweep.names import short_names
 from genjax.types import UserError
 
@@ -123,7 +124,7 @@ def found(sweep: Sweep, metric: str = "") -> Found:
     groups: dict[str, list[Outcome]] = {}
     for run in sweep.runs:
         curve = tuple((record["step"], record[name]) for record in logs[run.name] if name in record)
-        key = repr(sorted((k, v) for k, v in run.overrides.items() if k != "seed"))
+        key = key_of({k: v for k, v in run.overrides.items() if k != "seed"})
         groups.setdefault(key, []).append(Outcome(run, run.state, curve))
     settings = [_setting(outcomes, name) for outcomes in groups.values()]
     return Found(sweep, name, smaller, tuple(sorted(settings, key=lambda setting: setting.rank(smaller))))

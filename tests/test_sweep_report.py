@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import io
 import json
 import math
@@ -161,6 +162,29 @@ def test_what_cannot_be_reported_is_refused_in_one_line(folder, tmp_path):
     empty = Sweep.begun(str(tmp_path / "new"), "configs/vae/digits_conv.py", [], "local", "", "max")
     with pytest.raises(UserError, match=r"its config names no checkpoint.best; accepted: --metric with one of none"):
         sweep_outcomes.found(empty.with_runs(RUNS)[0])
+
+
+def written(path: Path, runs: list[dict], results: dict[str, float], base: dict | None = None) -> Sweep:
+    """A sweep of finished runs; ``base`` is the config of all, by dotted name."""
+    sweep, _ = Sweep.begun(str(path), "configs/vae/digits_conv.py", [], "local", METRIC, "max").with_runs(runs)
+    for run in sweep.runs:
+        config: dict = {}
+        for name, value in {**(base or {}), **run.overrides}.items():
+            *sections, last = name.split(".")
+            functools.reduce(lambda at, key: at.setdefault(key, {}), sections, config)[last] = value
+        write_json(run.workdir.config, config)
+        record = {"evaluators": {"eval": {"scalars": {"elbo": results[run.name]}}}, "finished": True}
+        write_json(run.workdir.evaluation, record)
+        line = json.dumps({"step": 20, METRIC: results[run.name]})
+        run.workdir.metrics.write_text(f"{line}\n")
+    return sweep
+
+
+def test_seeds_that_were_added_belong_to_a_setting_however_its_number_was_written(tmp_path):
+    runs = [{"model.beta": 2, "seed": 0}, {"model.beta": 2.0, "seed": 1}]
+    sweep = written(tmp_path / "sweep", runs, {"beta=2,seed=0": -20.0, "beta=2,seed=1": -21.0})
+    (setting,) = sweep_outcomes.found(sweep).settings
+    assert setting.values == [-20.0, -21.0]
 
 
 def test_a_result_that_is_not_finite_is_none(folder, tmp_path):

@@ -21,6 +21,15 @@ def test_lists_of_overrides_combine():
     assert len(chain(RATES, seeds(3))) == 5
 
 
+def test_a_run_is_the_same_however_its_numbers_are_written():
+    betas = chain(values("model.beta", 1), values("model.beta", 0.5, 1.0))
+    assert betas == [{"model.beta": 1}, {"model.beta": 0.5}]  # also where it was asked for before:
+    assert run_names([{"model.beta": 1.0}], {"beta=1": {"model.beta": 1}}) == ["beta=1"]
+    assert len(chain([{"a": (1, 2), "b": 3}], [{"b": 3.0, "a": [1.0, 2.0]}])) == 1
+    apart = chain(values("x", True, 1, "1", None, 2**53 + 1, 2**53))  # which all are something else
+    assert len(apart) == 6 and len(set(run_names(apart))) == 6
+
+
 def test_draws_keep_to_their_ranges_and_are_the_same_again():
     space = {"rate": Range(1e-5, 1e-1, scale="log"), "depth": Range(2, 6, integer=True), "act": Choice("a", "b")}
     for draw in (random, quasi_random):

@@ -52,10 +52,23 @@ def chain(*parts: Sequence[Overrides]) -> list[Overrides]:
 
 def unique(runs: Iterable[Overrides]) -> list[Overrides]:
     """Without those that were there before, in their order."""
-    found = {}
+    found: dict[str, Overrides] = {}
     for overrides in runs:
-        found.setdefault(tuple(sorted((name, repr(value)) for name, value in overrides.items())), overrides)
+        found.setdefault(key_of(overrides), overrides)
     return list(found.values())
+
+
+def key_of(overrides: Mapping[str, Any]) -> str:
+    """One string for all overrides that are the same run: their order is no matter, 1 and 1.0 are one number, True none."""
+    return repr(sorted((name, _plain_number(value)) for name, value in overrides.items()))
+
+
+def _plain_number(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_plain_number(item) for item in value]
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value) if float(value) == value else value
+    return value
 
 
 def plain(name: str, value: Any) -> Any:
