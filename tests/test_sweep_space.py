@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from genjax.sweep import Choice, Range, chain, product, quasi_random, random, run_names, seeds, values, zipped
+from genjax.sweep import Choice, Range, chain, product, quasi_random, random, run_names, seeds, unique, values, zipped
 from genjax.types import UserError
 
 RATES = values("optim.learning_rate", 1e-4, 3e-4)
@@ -62,3 +62,5 @@ def test_what_is_no_range_is_refused():
             Range(*wrong[:2], scale=wrong[2])
     with pytest.raises(UserError):
         zipped(RATES, seeds(3))
+    with pytest.raises(UserError, match=r"^\{1: 2\}: 1 is no setting; accepted: such as 'optim.learning_rate'$"):
+        unique([{"seed": 1}, {1: 2}])  # pyright: ignore[reportArgumentType]

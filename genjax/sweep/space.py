@@ -51,9 +51,16 @@ def chain(*parts: Sequence[Overrides]) -> list[Overrides]:
 
 
 def unique(runs: Iterable[Overrides]) -> list[Overrides]:
-    """Without those that were there before, in their order."""
+    """Without those that were there before, in their order.
+
+    Raises:
+      UserError: something else than a string stands for the name of a setting.
+    """
     found: dict[str, Overrides] = {}
     for overrides in runs:
+        for name in overrides:
+            if not isinstance(name, str):
+                raise UserError(f"{overrides!r}: {name!r} is no setting; accepted: such as 'optim.learning_rate'")
         found.setdefault(key_of(overrides), overrides)
     return list(found.values())
 
