@@ -9,6 +9,7 @@ from typing import Any
 
 from experiments.groups import own_interval
 from experiments.sweep_folder import ENDED, Sweep, SweepRun
+from experiments.sweep_same import base_of, completed
 from genjax.evaluators.verdict import mean_interval, smaller_is_better
 from genjax.io.files import read_json
 from genjax.io.writer import read_metrics
@@ -86,13 +87,15 @@ class Found:
     """All that the report is made of.
 
     ``settings`` are sorted, the best first; those of which a seed diverged are behind all others, and those without a
-    result last.
+    result last. A seed is one outcome of a setting: ``repeated`` names the runs that are left out, for they are others
+    again, with those others.
     """
 
     sweep: Sweep
     metric: str
     smaller: bool
     settings: tuple[Setting, ...]
+    repeated: tuple[tuple[SweepRun, SweepRun], ...] = ()
 
     outcomes = property(lambda self: [outcome for setting in self.settings for outcome in setting.outcomes])
 
@@ -121,13 +124,34 @@ def found(sweep: Sweep, metric: str = "") -> Found:
     smaller = {"min": True, "max": False}.get(mode) if mode else smaller_is_better(name.rpartition("/")[2])
     if smaller is None:
         raise UserError(f"--metric={metric}: which way is better is not known; accepted: {name}:min, {name}:max")
-    groups: dict[str, list[Outcome]] = {}
-    for run in sweep.runs:
-        curve = tuple((record["step"], record[name]) for record in logs[run.name] if name in record)
-        key = key_of({k: v for k, v in run.overrides.items() if k != "seed"})
-        groups.setdefault(key, []).append(Outcome(run, run.state, curve))
-    settings = [_setting(outcomes, name) for outcomes in groups.values()]
-    return Found(sweep, name, smaller, tuple(sorted(settings, key=lambda setting: setting.rank(smaller))))
+    curves = {
+        run.name: tuple((record["step"], record[name]) for record in logs[run.name] if name in record)
+        for run in sweep.runs
+    }
+    groups, repeated = _grouped(sweep, [Outcome(run, run.state, curves[run.name]) for run in sweep.runs])
+    settings = sorted((_setting(group, name) for group in groups), key=lambda setting: setting.rank(smaller))
+    return Found(sweep, name, smaller, tuple(settings), repeated)
+
+
+def _grouped(
+    sweep: Sweep, outcomes: Sequence[Outcome]
+) -> tuple[list[list[Outcome]], tuple[tuple[SweepRun, SweepRun], ...]]:
+    """The outcomes of each setting, one for each seed, and the runs beside those with what they repeat."""
+    base, names = base_of(sweep.runs, ["seed"]), {*sweep.varied, "seed"}
+    groups: dict[str, dict[str, list[Outcome]]] = {}
+    for outcome in outcomes:
+        values = completed(outcome.run, names, base)
+        seed = key_of({"seed": values.pop("seed", None)})
+        groups.setdefault(key_of(values), {}).setdefault(seed, []).append(outcome)
+    kept: list[list[Outcome]] = []
+    repeated: list[tuple[SweepRun, SweepRun]] = []
+    for seeds in groups.values():
+        kept.append([])
+        for same in seeds.values():
+            first = min(same, key=lambda outcome: outcome.state not in ENDED)  # whatever it ended in
+            kept[-1].append(first)
+            repeated += [(outcome.run, first.run) for outcome in same if outcome is not first]
+    return kept, tuple(repeated)
 
 
 def log(run: SweepRun) -> list[dict[str, Any]]:
@@ -139,7 +163,8 @@ def log(run: SweepRun) -> list[dict[str, Any]]:
 
 
 def _setting(outcomes: Sequence[Outcome], metric: str) -> Setting:
-    overrides = {name: value for name, value in outcomes[0].run.overrides.items() if name != "seed"}
+    said = max((outcome.run.overrides for outcome in outcomes), key=lambda overrides: len(overrides.keys() - {"seed"}))
+    overrides = {name: value for name, value in said.items() if name != "seed"}
     setting = Setting(overrides, tuple(outcomes), None, None)
     if len(setting.values) > 1:
         return dataclasses.replace(setting, **dict(zip(("low", "high"), mean_interval(setting.values), strict=True)))

@@ -53,10 +53,11 @@ def page(found: Found) -> str:
         "![curves](curves.png)",
         "",
     ]
-    reasons = [(outcome.run, outcome.state) for outcome in found.outcomes if outcome.run.reason]
+    reasons = [(outcome.run, outcome.run.reason) for outcome in found.outcomes if outcome.run.reason]
+    reasons += [(run, f"left out, for it is {first.name} again") for run, first in found.repeated]
     if reasons:
         lines += ["| run | state | reason |", "|---|---|---|"]
-        lines += [f"| {run.name} | {state} | {run.reason.replace('|', chr(92) + '|')} |" for run, state in reasons]
+        lines += [f"| {run.name} | {run.state} | {reason.replace('|', chr(92) + '|')} |" for run, reason in reasons]
     return "\n".join(lines).rstrip() + "\n"
 
 

@@ -187,6 +187,27 @@ def test_seeds_that_were_added_belong_to_a_setting_however_its_number_was_writte
     assert setting.values == [-20.0, -21.0]
 
 
+def test_a_seed_counts_once_whether_the_config_or_a_run_says_it(tmp_path):
+    rate = values("optim.learning_rate", 1e-3)
+    runs = [*rate, *product(rate, seeds(2)), {}, *values("model.beta", 1.0)]
+    names = ("learning_rate=0.001", "learning_rate=0.001,seed=0", "learning_rate=0.001,seed=1", "unchanged", "beta=1")
+    results = dict(zip(names, (-20.0, -20.0, -21.0, -30.0, -30.0), strict=True))
+    base = {"optim.learning_rate": 5e-4, "seed": 0, "model.beta": 1.0}
+    sweep = written(tmp_path / "sweep", runs, results, base)
+    found = sweep_outcomes.found(sweep)
+    best, config = found.settings
+    assert best.values == [-20.0, -21.0] and (best.low, best.high) == mean_interval([-20.0, -21.0])
+    assert config.values == [-30.0] and config.overrides == {}  # of the runs left out nothing is told
+    assert [(run.name, first.name) for run, first in found.repeated] == [(names[1], names[0]), (names[4], names[3])]
+    page = sweep_report.page(found)
+    assert f"| {names[1]} | finished | left out, for it is {names[0]} again |" in page
+    assert "3 runs of 2 settings (3 finished)" in page and "(mean of 2 seeds" in page
+    sweep.runs[0].workdir.config.unlink()  # what it began with is known from the runs that are like it
+    sweep.runs[0].workdir.evaluation.unlink()
+    best, _ = sweep_outcomes.found(sweep).settings
+    assert best.values == [-20.0, -21.0] and best.outcomes[0].run.name == names[1]  # which has ended
+
+
 def test_a_result_that_is_not_finite_is_none(folder, tmp_path):
     copy = shutil.copytree(folder, tmp_path / "sweep", symlinks=True)
     run = Sweep.read(copy).runs[3]

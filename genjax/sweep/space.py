@@ -66,7 +66,7 @@ def unique(runs: Iterable[Overrides]) -> list[Overrides]:
 
 
 def key_of(overrides: Mapping[str, Any]) -> str:
-    """One string for all overrides that are the same run: their order is no matter, 1 and 1.0 are one number, True none."""
+    """One string for all overrides that are the same run, in any order: 1 and 1.0 are one number, and True is none."""
     return repr(sorted((name, _plain_number(value)) for name, value in overrides.items()))
 
 
