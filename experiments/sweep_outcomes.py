@@ -17,6 +17,8 @@ from genjax.sweep import key_of
 from genjax.sweep.names import short_names
 from genjax.types import UserError
 
+_SAME = 1e-6  # relative; an accelerator may give a last digit more or less for the same evaluation
+
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
@@ -170,15 +172,16 @@ def _setting(outcomes: Sequence[Outcome], metric: str) -> Setting:
         return dataclasses.replace(setting, **dict(zip(("low", "high"), mean_interval(setting.values), strict=True)))
     for outcome in outcomes:
         if outcome.value is not None:
-            low, high = _own_interval(outcome.run, metric)
+            low, high = _own_interval(outcome.run, metric, outcome.value)
             return dataclasses.replace(setting, low=low, high=high)
     return setting
 
 
-def _own_interval(run: SweepRun, metric: str) -> tuple[float | None, float | None]:
+def _own_interval(run: SweepRun, metric: str, value: float) -> tuple[float | None, float | None]:
+    """That of a value in its evaluation's record; none where the record is of another, such as one made by hand."""
     short = metric.removeprefix("eval/")
     for record in read_json(run.workdir.evaluation)["evaluators"].values():
-        if short in record["scalars"]:
+        if short in record["scalars"] and math.isclose(record["scalars"][short], value, rel_tol=_SAME):
             return own_interval(record, short)
     return None, None
 

@@ -208,6 +208,21 @@ def test_a_seed_counts_once_whether_the_config_or_a_run_says_it(tmp_path):
     assert best.values == [-20.0, -21.0] and best.outcomes[0].run.name == names[1]  # which has ended
 
 
+def test_an_interval_is_that_of_the_value_beside_it(tmp_path):
+    sweep = written(tmp_path / "sweep", [{}], {"unchanged": -20.0})
+    record = {"scalars": {"elbo": -20.0000001}, "intervals_95": {"elbo": [-21.0, -19.0]}}
+    other = {"scalars": {"elbo": -25.0}, "intervals_95": {"elbo": [-30.0, -20.0]}}  # of ten examples, by hand
+    cases = (
+        ({"eval": record}, (-21.0, -19.0)),
+        ({"eval": other}, (None, None)),
+        ({"a": other, "b": record}, (-21, -19)),
+    )
+    for evaluators, interval in cases:
+        write_json(sweep.runs[0].workdir.evaluation, {"evaluators": evaluators, "finished": True})
+        (setting,) = sweep_outcomes.found(sweep).settings
+        assert setting.mean == -20.0 and (setting.low, setting.high) == interval
+
+
 def test_a_result_that_is_not_finite_is_none(folder, tmp_path):
     copy = shutil.copytree(folder, tmp_path / "sweep", symlinks=True)
     run = Sweep.read(copy).runs[3]
