@@ -16,6 +16,8 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_multiplexer import EventMultiplexer
 from tensorboard.plugins.hparams import plugin_data_pb2
 
+from configs.args import Args
+from configs.base import base
 from experiments import sweep_board, sweep_figures, sweep_outcomes, sweep_report
 from experiments.executors.base import Verdict, failed, stopped
 from experiments.sweep_folder import Sweep
@@ -23,6 +25,7 @@ from genjax.evaluators.verdict import mean_interval
 from genjax.io.files import write_json
 from genjax.io.writer import Writer
 from genjax.sweep import chain, product, seeds, values
+from genjax.train.member import HPARAMS
 from genjax.types import UserError
 from tests.cli.commands import ROOT, one_line, run_many
 
@@ -234,6 +237,15 @@ def test_a_result_that_is_not_finite_is_none(folder, tmp_path):
     sweep_report.write(found)
 
 
+def described(board: Path) -> tuple[set[str], list[str]]:
+    """The columns of the HParams tab: settings and metrics."""
+    multiplexer = EventMultiplexer().AddRunsFromDirectory(str(board))
+    multiplexer.Reload()
+    content = multiplexer.SummaryMetadata(".", "_hparams_/experiment").plugin_data.content
+    experiment = plugin_data_pb2.HParamsPluginData.FromString(content).experiment
+    return {info.name for info in experiment.hparam_infos}, [info.name.tag for info in experiment.metric_infos]
+
+
 def test_tensorboard_names_runs_by_what_they_override_and_has_a_column_for_it(folder):
     sweep = Sweep.read(folder)
     board = sweep_board.update(sweep)
@@ -244,10 +256,21 @@ def test_tensorboard_names_runs_by_what_they_override_and_has_a_column_for_it(fo
     assert names == {".", *(run.name for run in sweep.runs)} and "learning_rate=0.001,seed=1" in names
     told = [name for name in names if "_hparams_/experiment" in multiplexer.GetAccumulator(name).summary_metadata]
     assert told == ["."]
-    content = multiplexer.SummaryMetadata(".", "_hparams_/experiment").plugin_data.content
-    experiment = plugin_data_pb2.HParamsPluginData.FromString(content).experiment
-    assert {info.name for info in experiment.hparam_infos} == {"optim.learning_rate", "seed", "optim.name"}
-    assert [info.name.tag for info in experiment.metric_infos] == [METRIC, "eval/kl"]
+    columns, metrics = described(board)
+    assert columns == {"optim.learning_rate", "seed", "optim.name"} and metrics == [METRIC, "eval/kl"]
     content = multiplexer.SummaryMetadata("learning_rate=0.001,seed=1", "_hparams_/session_start_info")
     row = plugin_data_pb2.HParamsPluginData.FromString(content.plugin_data.content).session_start_info.hparams
     assert row["optim.learning_rate"].number_value == 1e-3 and row["seed"].number_value == 1
+
+
+def test_tensorboard_has_a_column_for_what_a_training_tells_of_itself(tmp_path):
+    runs = [*values("divergence.rate_factor", 0.5, 0.25), *values("accelerator.compute_dtype", "bfloat16")]
+    runs += [*values("evaluators.eval.every", "2 steps"), *seeds(1)]
+    sweep, _ = Sweep.begun(str(tmp_path / "sweep"), "configs/vae/digits_conv.py", [], "local", METRIC, "max").with_runs(
+        runs
+    )
+    wanted = {"divergence.rate_factor", "accelerator.compute_dtype", "seed"}
+    assert described(sweep_board.update(sweep)) == (wanted, [METRIC])
+    config = base(Args("cpu"))
+    silent = {"log_every", "eval_batch_size", "checkpoint"}  # and evaluators
+    assert set(HPARAMS) - {"data", "model", "optim"} == set(config) - silent
