@@ -28,16 +28,8 @@ from genjax.train.progress import numbers
 from genjax.train.steps import Functions
 from genjax.types import UserError
 
-HPARAMS = (
-    "seed",
-    "batch_size",
-    "total",
-    "data",
-    "model",
-    "optim",
-    "divergence",
-    "accelerator",
-)  # change what is learnt
+# Sections that change what is learnt.
+HPARAMS = ("seed", "batch_size", "total", "data", "model", "optim", "divergence", "accelerator")
 
 
 def checkpoints_of(plan: Experiment, workdir: Workdir, read_only: bool = False) -> Checkpoints:
