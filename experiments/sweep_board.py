@@ -1,6 +1,7 @@
 """What TensorBoard reads of a sweep: ``tensorboard/`` in its folder, with a link to each run by its name.
 
-So a curve is called ``learning_rate=0.001,seed=1``, and the HParams tab has a column for each setting that varies.
+So a curve is called ``learning_rate=0.001,seed=1``, and the HParams tab has a column for each setting that varies and
+is of the sections that a training writes there.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from experiments.sweep_folder import Sweep, SweepRun
 from genjax.io.writer import describe_hparams, read_metrics
+from genjax.train.member import HPARAMS
 from genjax.types import UserError
 
 FOLDER = "tensorboard"
@@ -25,7 +27,8 @@ def update(sweep: Sweep) -> Path:
         if not link.is_symlink():
             os.symlink(os.path.join("..", run.name, "tensorboard"), link)
     metrics = list(dict.fromkeys([sweep.metric, *_logged(sweep.runs)] if sweep.metric else _logged(sweep.runs)))
-    values = {name: [run.overrides[name] for run in sweep.runs if name in run.overrides] for name in sweep.varied}
+    varied = [name for name in sweep.varied if name.partition(".")[0] in HPARAMS]  # other columns would stay empty
+    values = {name: [run.overrides[name] for run in sweep.runs if name in run.overrides] for name in varied}
     describe_hparams(folder, values, metrics)
     return folder
 

@@ -20,6 +20,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from experiments.sweep_same import as_begun
 from genjax.io.files import read_json, write_json
 from genjax.io.workdir import Workdir
 from genjax.sweep import Overrides, run_names
@@ -154,8 +155,8 @@ class Sweep:
         return tuple(dict.fromkeys(name for run in self.runs for name in run.overrides))
 
     def with_runs(self, wanted: Iterable[Overrides]) -> tuple[Sweep, list[SweepRun]]:
-        """The sweep with those of ``wanted`` that are new, and a run for each of ``wanted``."""
-        wanted = list(wanted)
+        """The sweep with those of ``wanted`` that are new, and the runs that ``wanted`` are; see ``sweep_same``."""
+        wanted = as_begun(self.runs, list(wanted))
         taken = {run.name: run.overrides for run in self.runs}
         names = run_names(wanted, taken)
         runs = [SweepRun(name, overrides, self.path) for name, overrides in zip(names, wanted, strict=True)]

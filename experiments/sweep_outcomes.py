@@ -8,12 +8,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from experiments.groups import own_interval
-from experiments.sweep_folder import Sweep, SweepRun
+from experiments.sweep_folder import ENDED, Sweep, SweepRun
+from experiments.sweep_same import base_of, completed
 from genjax.evaluators.verdict import mean_interval, smaller_is_better
 from genjax.io.files import read_json
 from genjax.io.writer import read_metrics
+from genjax.sweep import key_of
 from genjax.sweep.names import short_names
 from genjax.types import UserError
+
+_SAME = 1e-6  # relative; an accelerator may give a last digit more or less for the same evaluation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,10 +35,18 @@ class Outcome:
             return None
         return self.curve[-1][1]
 
+    @property
+    def diverged(self) -> bool:
+        """Whether it diverged, or finished with a value that is not finite."""
+        return self.state == "diverged" or (self.state == "finished" and bool(self.curve) and self.value is None)
+
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
     """The runs that differ in their seed alone.
+
+    The mean is that of the seeds that survived, so it says little of a setting whose seeds diverged: ``diverged`` is to
+    be said wherever it is shown.
 
     Attributes:
       overrides: what they share.
@@ -56,15 +68,36 @@ class Setting:
     def mean(self) -> float | None:
         return sum(self.values) / len(self.values) if self.values else None
 
+    @property
+    def ended(self) -> int:
+        """Runs that are not trained any more."""
+        return sum(outcome.state in ENDED for outcome in self.outcomes)
+
+    @property
+    def diverged(self) -> int:
+        """Runs among them that diverged."""
+        return sum(outcome.diverged for outcome in self.outcomes)
+
+    def rank(self, smaller: bool) -> tuple[bool, float, float]:
+        """What settings are sorted by: the share of their runs that diverged goes before the mean of the others."""
+        mean = 0.0 if self.mean is None else self.mean if smaller else -self.mean
+        return self.mean is None, self.diverged / max(self.ended, 1), mean
+
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """All that the report is made of; ``settings`` are sorted, the best first, those without a result last."""
+    """All that the report is made of.
+
+    ``settings`` are sorted, the best first; those of which a seed diverged are behind all others, and those without a
+    result last. A seed is one outcome of a setting: ``repeated`` names the runs that are left out, for they are others
+    again, with those others.
+    """
 
     sweep: Sweep
     metric: str
     smaller: bool
     settings: tuple[Setting, ...]
+    repeated: tuple[tuple[SweepRun, SweepRun], ...] = ()
 
     outcomes = property(lambda self: [outcome for setting in self.settings for outcome in setting.outcomes])
 
@@ -93,14 +126,34 @@ def found(sweep: Sweep, metric: str = "") -> Found:
     smaller = {"min": True, "max": False}.get(mode) if mode else smaller_is_better(name.rpartition("/")[2])
     if smaller is None:
         raise UserError(f"--metric={metric}: which way is better is not known; accepted: {name}:min, {name}:max")
-    groups: dict[str, list[Outcome]] = {}
-    for run in sweep.runs:
-        curve = tuple((record["step"], record[name]) for record in logs[run.name] if name in record)
-        key = repr(sorted((k, v) for k, v in run.overrides.items() if k != "seed"))
-        groups.setdefault(key, []).append(Outcome(run, run.state, curve))
-    settings = [_setting(outcomes, name) for outcomes in groups.values()]
-    rank = lambda s: (s.mean is None, 0.0 if s.mean is None else s.mean if smaller else -s.mean)  # noqa: E731
-    return Found(sweep, name, smaller, tuple(sorted(settings, key=rank)))
+    curves = {
+        run.name: tuple((record["step"], record[name]) for record in logs[run.name] if name in record)
+        for run in sweep.runs
+    }
+    groups, repeated = _grouped(sweep, [Outcome(run, run.state, curves[run.name]) for run in sweep.runs])
+    settings = sorted((_setting(group, name) for group in groups), key=lambda setting: setting.rank(smaller))
+    return Found(sweep, name, smaller, tuple(settings), repeated)
+
+
+def _grouped(
+    sweep: Sweep, outcomes: Sequence[Outcome]
+) -> tuple[list[list[Outcome]], tuple[tuple[SweepRun, SweepRun], ...]]:
+    """The outcomes of each setting, one for each seed, and the runs beside those with what they repeat."""
+    base, names = base_of(sweep.runs, ["seed"]), {*sweep.varied, "seed"}
+    groups: dict[str, dict[str, list[Outcome]]] = {}
+    for outcome in outcomes:
+        values = completed(outcome.run, names, base)
+        seed = key_of({"seed": values.pop("seed", None)})
+        groups.setdefault(key_of(values), {}).setdefault(seed, []).append(outcome)
+    kept: list[list[Outcome]] = []
+    repeated: list[tuple[SweepRun, SweepRun]] = []
+    for seeds in groups.values():
+        kept.append([])
+        for same in seeds.values():
+            first = min(same, key=lambda outcome: outcome.state not in ENDED)  # whatever it ended in
+            kept[-1].append(first)
+            repeated += [(outcome.run, first.run) for outcome in same if outcome is not first]
+    return kept, tuple(repeated)
 
 
 def log(run: SweepRun) -> list[dict[str, Any]]:
@@ -112,21 +165,23 @@ def log(run: SweepRun) -> list[dict[str, Any]]:
 
 
 def _setting(outcomes: Sequence[Outcome], metric: str) -> Setting:
-    overrides = {name: value for name, value in outcomes[0].run.overrides.items() if name != "seed"}
+    said = max((outcome.run.overrides for outcome in outcomes), key=lambda overrides: len(overrides.keys() - {"seed"}))
+    overrides = {name: value for name, value in said.items() if name != "seed"}
     setting = Setting(overrides, tuple(outcomes), None, None)
     if len(setting.values) > 1:
         return dataclasses.replace(setting, **dict(zip(("low", "high"), mean_interval(setting.values), strict=True)))
     for outcome in outcomes:
         if outcome.value is not None:
-            low, high = _own_interval(outcome.run, metric)
+            low, high = _own_interval(outcome.run, metric, outcome.value)
             return dataclasses.replace(setting, low=low, high=high)
     return setting
 
 
-def _own_interval(run: SweepRun, metric: str) -> tuple[float | None, float | None]:
+def _own_interval(run: SweepRun, metric: str, value: float) -> tuple[float | None, float | None]:
+    """That of a value in its evaluation's record; none where the record is of another, such as one made by hand."""
     short = metric.removeprefix("eval/")
     for record in read_json(run.workdir.evaluation)["evaluators"].values():
-        if short in record["scalars"]:
+        if short in record["scalars"] and math.isclose(record["scalars"][short], value, rel_tol=_SAME):
             return own_interval(record, short)
     return None, None
 

@@ -53,10 +53,11 @@ def page(found: Found) -> str:
         "![curves](curves.png)",
         "",
     ]
-    reasons = [(outcome.run, outcome.state) for outcome in found.outcomes if outcome.run.reason]
+    reasons = [(outcome.run, outcome.run.reason) for outcome in found.outcomes if outcome.run.reason]
+    reasons += [(run, f"left out, for it is {first.name} again") for run, first in found.repeated]
     if reasons:
         lines += ["| run | state | reason |", "|---|---|---|"]
-        lines += [f"| {run.name} | {state} | {run.reason.replace('|', chr(92) + '|')} |" for run, state in reasons]
+        lines += [f"| {run.name} | {run.state} | {reason.replace('|', chr(92) + '|')} |" for run, reason in reasons]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -64,16 +65,26 @@ def verdicts(found: Found) -> list[str]:
     """The best setting with its interval, and whether it is seen to be better than the next."""
     ranked = [setting for setting in found.settings if setting.mean is not None]
     if not ranked:
-        return ["no run has finished"]
+        unsound = any(outcome.state == "finished" for outcome in found.outcomes)
+        return [f"no run has finished with a finite {found.metric}" if unsound else "no run has finished"]
     best = ranked[0]
-    lines = [f"best: {described(found, best)}: {found.metric} {_interval(best)} ({_over(best)})"]
+    said = ", ".join(filter(None, [_over(best), _diverged(best)]))
+    lines = [f"best: {described(found, best)}: {found.metric} {_interval(best)} ({said})"]
     if len(ranked) > 1:
         lines[0] += f"; the best of {len(ranked)} is flattered by the choice, new seeds would say by how much"
         second = ranked[1]
         if min(len(best.values), len(second.values)) > 1:
             line = verdict(best.values, second.values, found.smaller).line(("the best", "the next"))
-            lines.append(f"against the next, {described(found, second)}: {line}")
+            lost = f" ({_diverged(second)})" if second.diverged else ""
+            lines.append(f"against the next, {described(found, second)}{lost}: {line}")
     return lines
+
+
+def _diverged(setting: Setting) -> str:
+    """``3 of 5 seeds diverged``, empty where none did."""
+    if not setting.diverged:
+        return ""
+    return f"{setting.diverged} of {setting.ended} seeds diverged" if setting.ended > 1 else "its one seed diverged"
 
 
 def _interval(setting: Setting) -> str:
@@ -96,12 +107,13 @@ def table(found: Found) -> list[list[str]]:
     for setting in found.settings:
         states = Counter(outcome.state for outcome in setting.outcomes)
         interval = "" if setting.low is None else f"[{setting.low:.5g}, {setting.high:.5g}]"
+        stand = ", ".join(f"{states[state]} {state}" for state in STATES if states[state])
         rows.append(
             [
                 *(shown(setting.overrides[name]) if name in setting.overrides else "" for name in found.varied),
                 "" if setting.mean is None else f"{setting.mean:.5g}",
                 interval,
-                ", ".join(f"{states[state]} {state}" for state in STATES if states[state]),
+                "; ".join(filter(None, [stand, _diverged(setting)])),
             ]
         )
     return rows

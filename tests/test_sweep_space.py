@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from genjax.sweep import Choice, Range, chain, product, quasi_random, random, run_names, seeds, values, zipped
+from genjax.sweep import Choice, Range, chain, product, quasi_random, random, run_names, seeds, unique, values, zipped
 from genjax.types import UserError
 
 RATES = values("optim.learning_rate", 1e-4, 3e-4)
@@ -19,6 +19,15 @@ def test_lists_of_overrides_combine():
     assert len(grid) == 6 and grid[0] == {"optim.learning_rate": 1e-4, "seed": 0}
     assert zipped(RATES, values("batch_size", 32, 64))[1] == {"optim.learning_rate": 3e-4, "batch_size": 64}
     assert len(chain(RATES, seeds(3))) == 5
+
+
+def test_a_run_is_the_same_however_its_numbers_are_written():
+    betas = chain(values("model.beta", 1), values("model.beta", 0.5, 1.0))
+    assert betas == [{"model.beta": 1}, {"model.beta": 0.5}]  # also where it was asked for before:
+    assert run_names([{"model.beta": 1.0}], {"beta=1": {"model.beta": 1}}) == ["beta=1"]
+    assert len(chain([{"a": (1, 2), "b": 3}], [{"b": 3.0, "a": [1.0, 2.0]}])) == 1
+    apart = chain(values("x", True, 1, "1", None, 2**53 + 1, 2**53))  # which all are something else
+    assert len(apart) == 6 and len(set(run_names(apart))) == 6
 
 
 def test_draws_keep_to_their_ranges_and_are_the_same_again():
@@ -53,3 +62,5 @@ def test_what_is_no_range_is_refused():
             Range(*wrong[:2], scale=wrong[2])
     with pytest.raises(UserError):
         zipped(RATES, seeds(3))
+    with pytest.raises(UserError, match=r"^\{1: 2\}: 1 is no setting; accepted: such as 'optim.learning_rate'$"):
+        unique([{"seed": 1}, {1: 2}])  # pyright: ignore[reportArgumentType]

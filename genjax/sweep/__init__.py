@@ -14,7 +14,7 @@ or a ``Search``, whose runs are chosen one by one from the results of those befo
 from genjax.sweep.names import run_names
 from genjax.sweep.ranges import Choice, Range, When, quasi_random, random, when
 from genjax.sweep.search import Search
-from genjax.sweep.space import Overrides, chain, product, seeds, unique, values, zipped
+from genjax.sweep.space import Overrides, chain, key_of, product, seeds, unique, values, zipped
 
 __all__ = [
     "Choice",
@@ -23,6 +23,7 @@ __all__ = [
     "Search",
     "When",
     "chain",
+    "key_of",
     "product",
     "quasi_random",
     "random",

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from genjax.sweep.space import Overrides
+from genjax.sweep.space import Overrides, key_of
 
 UNCHANGED = "unchanged"  # the run that overrides nothing
 _LENGTH = 120  # of a name, well below what file systems allow
@@ -21,23 +21,23 @@ def run_names(runs: Sequence[Overrides], taken: Mapping[str, Overrides] | None =
     are shown with 6 digits, or with all where two runs would be called the same.
 
     Args:
-      runs: different from each other.
+      runs: different from each other, by ``key_of``.
       taken: names that are given already. A run that is among them keeps its name.
     """
     taken = dict(taken or {})
-    given = {_key(overrides): name for name, overrides in taken.items()}
+    given = {key_of(overrides): name for name, overrides in taken.items()}
     short = short_names({name for overrides in [*runs, *taken.values()] for name in overrides})
     used = set(taken)
     for form in (_digits, repr):
-        new = {_key(o): _name(o, short, form) for o in runs if _key(o) not in given}
+        new = {key_of(o): _name(o, short, form) for o in runs if key_of(o) not in given}
         for key, name in new.items():
             if name not in used and list(new.values()).count(name) == 1:
                 given[key] = name
         used = set(given.values())
     for overrides in runs:  # alike but for characters that no folder's name can have
-        if (key := _key(overrides)) not in given:
+        if (key := key_of(overrides)) not in given:
             given[key] = _shortened(_name(overrides, short, repr), key, always=True)
-    return [given[_key(overrides)] for overrides in runs]
+    return [given[key_of(overrides)] for overrides in runs]
 
 
 def short_names(settings: Iterable[str]) -> dict[str, str]:
@@ -51,19 +51,6 @@ def short_names(settings: Iterable[str]) -> dict[str, str]:
     return result
 
 
-def _key(overrides: Mapping[str, Any]) -> str:
-    # Of what JSON keeps: 1 and 1.0 are one number, a tuple is a list.
-    return repr(sorted((name, _digest(value)) for name, value in overrides.items()))
-
-
-def _digest(value: Any) -> Any:
-    if isinstance(value, list | tuple):
-        return [_digest(item) for item in value]
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value) if float(value) == value else value
-    return value
-
-
 def _digits(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
@@ -75,7 +62,7 @@ def _name(overrides: Mapping[str, Any], short: Mapping[str, str], form: Any) -> 
         return form(value) if isinstance(value, float) else str(value)
 
     text = ",".join(f"{short[name]}={shown(value)}" for name, value in overrides.items()) or UNCHANGED
-    return _shortened(_ODD.sub("-", text), _key(overrides))
+    return _shortened(_ODD.sub("-", text), key_of(overrides))
 
 
 def _shortened(name: str, key: str, always: bool = False) -> str:

@@ -51,11 +51,31 @@ def chain(*parts: Sequence[Overrides]) -> list[Overrides]:
 
 
 def unique(runs: Iterable[Overrides]) -> list[Overrides]:
-    """Without those that were there before, in their order."""
-    found = {}
+    """Without those that were there before, in their order.
+
+    Raises:
+      UserError: something else than a string stands for the name of a setting.
+    """
+    found: dict[str, Overrides] = {}
     for overrides in runs:
-        found.setdefault(tuple(sorted((name, repr(value)) for name, value in overrides.items())), overrides)
+        for name in overrides:
+            if not isinstance(name, str):
+                raise UserError(f"{overrides!r}: {name!r} is no setting; accepted: such as 'optim.learning_rate'")
+        found.setdefault(key_of(overrides), overrides)
     return list(found.values())
+
+
+def key_of(overrides: Mapping[str, Any]) -> str:
+    """One string for all overrides that are the same run, in any order: 1 and 1.0 are one number, and True is none."""
+    return repr(sorted((name, _plain_number(value)) for name, value in overrides.items()))
+
+
+def _plain_number(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_plain_number(item) for item in value]
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value) if float(value) == value else value
+    return value
 
 
 def plain(name: str, value: Any) -> Any:

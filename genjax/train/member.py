@@ -28,7 +28,8 @@ from genjax.train.progress import numbers
 from genjax.train.steps import Functions
 from genjax.types import UserError
 
-_HPARAMS = ("seed", "batch_size", "total", "data", "model", "optim")  # sections that change what is learnt
+# Sections that change what is learnt.
+HPARAMS = ("seed", "batch_size", "total", "data", "model", "optim", "divergence", "accelerator")
 
 
 def checkpoints_of(plan: Experiment, workdir: Workdir, read_only: bool = False) -> Checkpoints:
@@ -238,7 +239,7 @@ class Member:
         if scalars:
             speed = {"speed/evaluation_seconds": seconds, "speed/evaluation_share": share}
             self.writer.scalars(step, scalars | speed)
-            self.writer.hparams(flatten({name: self.plan.config[name] for name in _HPARAMS}), scalars)
+            self.writer.hparams(flatten({name: self.plan.config[name] for name in HPARAMS}), scalars)
             shown = {name: value for name, value in report.scalars.items() if "/" not in name}
             self.say(
                 f"evaluation at step {step}: {numbers(shown)}  ({seconds:.1f} s; evaluations {share:.0%} of the run)"

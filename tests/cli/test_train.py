@@ -140,7 +140,9 @@ def test_tensorboard_says_what_the_record_says(vae_run, other_runs):
     (text,) = events.Tensors("config/text_summary")
     assert b"optim.learning_rate" in text.tensor_proto.string_val[0]
     hparams = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
-    assert b"optim.learning_rate" in hparams and b"model.family" in hparams
+    for name in (b"optim.learning_rate", b"model.family", b"divergence.rate_factor", b"accelerator.compute_dtype"):
+        assert name in hparams
+    assert b"evaluators." not in hparams and b"checkpoint." not in hparams  # of many settings, none that teaches
 
 
 def test_the_same_command_again_changes_nothing(vae_run, vae_arguments):
