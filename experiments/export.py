@@ -10,9 +10,16 @@ is that of jax.export, which later versions of jax read for at least half a year
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 from absl import flags
 
 from experiments import cli
+
+if TYPE_CHECKING:
+    from experiments.restore import Restored
+    from genjax.train.export import Program
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Work folder of the run.")
 OUT = flags.DEFINE_string("out", None, "Folder for the files; new or empty.")
@@ -46,13 +53,9 @@ print(program.call(weights, images))""",
 
 def main() -> int:
     import importlib.util
-    import json
-    from pathlib import Path
 
     from experiments.restore import restore
-    from genjax.io.files import write_atomic, write_json
-    from genjax.io.manifest import manifest
-    from genjax.train.evaluation import weights_of
+    from experiments.staging import is_free, whole
     from genjax.types import UserError
 
     if not WORKDIR.value or not OUT.value:
@@ -61,14 +64,29 @@ def main() -> int:
         if importlib.util.find_spec(package) is None:
             raise UserError(f"package {package} is missing; install genjax with the extra 'export'")
     out = Path(OUT.value)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if not is_free(out):
         raise UserError(f"--out={OUT.value} is not an empty folder; accepted: a new one, or one without files")
+    with whole(out) as folder:
+        from genjax.train.export import export_program
+
+        run = restore(WORKDIR.value, CHECKPOINT.value, "cpu", cli.settings_of(SET.value), EMA.value)
+        program = export_program(run.plan.family, run.state)
+        _write(folder, run, program)
+    print(f"{sum(leaf.size for leaf in program.weights.values()):,} values: {out}/weights.safetensors")
+    print(f"{program.name}: {out}/{program.name}.stablehlo; python {out}/run.py shows how to call it")
+    return 0
+
+
+def _write(folder: Path, run: Restored, program: Program) -> None:
+    import json
+
     from safetensors.numpy import save
 
-    from genjax.train.export import FORMAT, export_program
+    from genjax.io.files import write_atomic, write_json
+    from genjax.io.manifest import manifest
+    from genjax.train.evaluation import weights_of
+    from genjax.train.export import FORMAT
 
-    run = restore(WORKDIR.value, CHECKPOINT.value, "cpu", cli.settings_of(SET.value), EMA.value)
-    program = export_program(run.plan.family, run.state)
     spec = run.plan.train.spec
     about = {
         **manifest(FORMAT, run.plan.config),
@@ -82,14 +100,11 @@ def main() -> int:
     }
     sizes = {"height": spec.height, "width": spec.width, "channels": spec.channels, "classes": max(spec.classes, 1)}
     call = _CALLS[program.name].format(**sizes)
-    write_json(out / "manifest.json", about)
-    header = {"manifest": json.dumps(json.loads((out / "manifest.json").read_text()))}
-    write_atomic(out / "weights.safetensors", save(program.weights, header))
-    write_atomic(out / f"{program.name}.stablehlo", bytes(program.serialized))
-    write_atomic(out / "run.py", _EXAMPLE.format(name=program.name, call=call).encode())
-    print(f"{sum(leaf.size for leaf in program.weights.values()):,} values: {out}/weights.safetensors")
-    print(f"{program.name}: {out}/{program.name}.stablehlo; python {out}/run.py shows how to call it")
-    return 0
+    write_json(folder / "manifest.json", about)
+    header = {"manifest": json.dumps(json.loads((folder / "manifest.json").read_text()))}
+    write_atomic(folder / "weights.safetensors", save(program.weights, header))
+    write_atomic(folder / f"{program.name}.stablehlo", bytes(program.serialized))
+    write_atomic(folder / "run.py", _EXAMPLE.format(name=program.name, call=call).encode())
 
 
 if __name__ == "__main__":

@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 
 from genjax.processes import PATHS
+from genjax.processes.paths import expand
 from genjax.samplers import SAMPLERS
+from genjax.samplers.guidance import guided
 from tests.mixtures import FIXED, Mixture, function_for, grid, keys_of, make
 
 DATA = Mixture()
@@ -62,6 +64,47 @@ def test_an_image_depends_on_its_own_noise_and_key_alone(name):
 def test_independence_rejects_samplers_that_look_aside(broken):
     with pytest.raises(AssertionError):
         check_independence(broken)
+
+
+def of_labels(sampler, path, labels):
+    """What the sampler takes where label k moves the data by k / 2; a denoiser is also guided, by a scale of 1 + k."""
+    plain, by = function_for(sampler, path), 0.5 * labels
+
+    def moved(x, t, *s) -> jax.Array:
+        value = plain(x - expand(path.alpha(t) * by, x), t, *s)
+        return value + expand((path.alpha(s[0]) if s else 1.0) * by, x)
+
+    return moved if sampler.takes == "flow_map" else guided(moved, DATA.denoiser(path), 1.0 + labels, path)
+
+
+def by_label(name, labels):
+    """Samples ``[N, B, ...]`` for labels ``[N, B]`` in one program, as a population draws them."""
+    path, sampler = PATHS["vp_linear"](), make(name, 5, **NOISY.get(name, {}))
+    x, keys = jax.random.normal(jax.random.key(3), (5, 3, 2)), keys_of(5)
+    t = grid(path, 0.9, 0.05, sampler.points)
+    mapped = jax.vmap(lambda labels: sampler(of_labels(sampler, path, labels), path, t, x, keys))
+    return np.asarray(jax.jit(mapped)(labels)), np.asarray(program(name)(x, keys))
+
+
+def check_labels(drawn, plain, labels):
+    for images, given in zip(drawn, labels, strict=True):
+        np.testing.assert_allclose(images[given == 0], plain[given == 0], atol=1e-10)
+        assert np.abs(images - plain)[given > 0].min() > 1e-3
+    np.testing.assert_allclose(drawn[0, 4], drawn[1, 4], atol=1e-10)
+
+
+LABELS = np.array([[0, 2, 0, 1, 2], [1, 0, 0, 0, 2]])
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_an_image_depends_on_its_own_label_alone(name):
+    check_labels(*by_label(name, LABELS), LABELS)
+
+
+@pytest.mark.parametrize("others", [LABELS[:, ::-1], LABELS * 0, LABELS[:, :1] + 0 * LABELS])
+def test_labels_of_other_images_are_rejected(others):
+    with pytest.raises(AssertionError):
+        check_labels(*by_label("euler", others), LABELS)
 
 
 @pytest.mark.parametrize("name", SAMPLERS)

@@ -46,6 +46,16 @@ def test_values_of_one_image_add_up_and_images_are_independent():
         np.testing.assert_allclose(value(x=X[i : i + 1]), whole[i], atol=1e-9)
 
 
+@pytest.mark.parametrize("method", ["rk4", "tsit5"])
+def test_the_density_may_be_another_for_each_image(method):
+    by = np.array([0.0, 0.4, -0.2])[:, None, None]  # as a label moves it
+
+    def moved(x, t):
+        return DATA.denoiser(LINEAR)(x - LINEAR.alpha(t)[:, None, None] * by, t) + by
+
+    check_density(value(x=X + LINEAR.alpha(0.05) * by, denoise=moved, method=method, rtol=1e-7, atol=1e-7))
+
+
 @pytest.mark.parametrize("method, order", [("heun", 2), ("rk4", 4)])
 def test_fixed_steps_converge_with_their_order(method, order):
     exact = DATA.log_density(LINEAR, 0.05, X)

@@ -56,7 +56,8 @@ class Sampler(abc.ABC):
         """Samples ``[B, ...]`` in the precision of ``x``. Image i depends on ``x[i]`` and ``keys[i]`` alone.
 
         Args:
-          function: what ``takes`` says; gets x in the precision of ``x`` and t of the same precision ``[B]``.
+          function: what ``takes`` says; gets x in the precision of ``x`` and t of the same precision ``[B]``, always of
+            all images in their order, so that it may know more of each (its label).
           path: from data to noise.
           t: ``[points]``, decreasing, of the path's range; may be traced.
           x: noise ``[B, ...]`` of standard deviation ``path.sigma(t[0])`` that the caller has drawn, floating point.
@@ -138,7 +139,7 @@ def slope(path: Path, t: Array) -> tuple[Array, Array]:
 
 
 def evaluate(function: Denoiser, x: Array, t: Array) -> Array:
-    """The function at one t for the whole batch, in the precision of ``x``."""
+    """The function at one t for the whole batch, or at one for each image ``[B]``, in the precision of ``x``."""
     return function(x, jnp.broadcast_to(t, x.shape[:1])).astype(x.dtype)
 
 

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from genjax.processes.paths import Path
+from genjax.processes.paths import Path, expand
 from genjax.samplers.adaptive import METHODS, check_adaptive, integrate
 from genjax.samplers.base import Denoiser, evaluate, slope
 from genjax.types import Array, Key, check_positive
@@ -44,7 +44,7 @@ def directions(keys: Key, x: Array, divergence: str, num_probes: int) -> Array:
 
 
 def value_and_trace(denoise: Denoiser, x: Array, t: Array, along: Array) -> tuple[Array, Array]:
-    """D ``[B, ...]`` and the sum over ``along`` of v . (dD/dx) v, ``[B]``, at one t."""
+    """D ``[B, ...]`` and the sum over ``along`` of v . (dD/dx) v, ``[B]``, at one t or ``[B]``."""
 
     def push(v: Array) -> tuple[Array, Array]:
         value, moved = jax.jvp(lambda x: evaluate(denoise, x, t), (x,), (v,))
@@ -139,7 +139,7 @@ def log_likelihood(
         """dx/dt and its divergence, of whose two terms the first is known."""
         p, q = slope(path, t)
         value, trace = value_and_trace(denoise, x, t, along)
-        return p * x + q * value, p * dimension + q * trace
+        return expand(p, x) * x + expand(q, x) * value, p * dimension + q * trace
 
     along = directions(keys, x, divergence, num_probes)
     zero = jnp.zeros(x.shape[:1], x.dtype)
@@ -148,14 +148,10 @@ def log_likelihood(
     else:
         check_adaptive(method, rtol, atol, max_steps)
 
-        def one(x: Array, along: Array) -> tuple[Array, Array]:
-            def of_batch(t: Array, y: tuple[Array, Array]) -> tuple[Array, Array]:
-                moved, divergence = field(y[0][None], t, along[:, None])
-                return moved[0], divergence[0]
+        def slopes(t: Array, y: tuple[Array, Array]) -> tuple[Array, Array]:
+            return field(y[0], t, along)
 
-            return integrate(of_batch, t[0], t[-1], (x, jnp.zeros((), x.dtype)), method, rtol, atol, max_steps)
-
-        x_end, change = jax.vmap(one, in_axes=(0, 1))(x, along)
+        x_end, change = integrate(slopes, t[0], t[-1], (x, zero), method, rtol, atol, max_steps)
     sigma = path.sigma(t[-1])
     prior = -0.5 * sum_of(jnp.square(x_end / sigma)) - dimension * (jnp.log(sigma) + 0.5 * math.log(2 * math.pi))
     return prior + change

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping
-from typing import Any
+import socket
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -12,9 +16,12 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from genjax.io.files import reason
 from genjax.types import UserError
 
 HEARTBEAT_SECONDS = 30  # a process not heard of for so long is lost, and the others end
+CONNECT_SECONDS = 300  # that processes wait for each other at the start
+QUIET_SECONDS = 10  # before the first of them says that it waits
 
 
 def connect(
@@ -39,7 +46,8 @@ def connect(
       variables: of the environment.
 
     Raises:
-      UserError: some of the three are missing or out of range, or jax has been asked for its devices.
+      UserError: some of the three are missing or out of range, the address is of no use, Slurm's variables are not
+        complete, or jax has been asked for its devices. Where others don't come, the process ends with status 2.
     """
     given = {"coordinator": coordinator, "num_processes": count, "process_id": index}
     by_slurm = int(variables.get("SLURM_STEP_NUM_TASKS", "1")) > 1 and "SLURM_PROCID" in variables
@@ -50,12 +58,15 @@ def connect(
             raise UserError(f"several processes: {', '.join(missing)} missing; --coordinator=HOST:PORT, "
                             "--num_processes and --process_id belong together")  # fmt: skip
         assert coordinator is not None and count is not None and index is not None
-        if not (coordinator.rpartition(":")[0] and coordinator.rpartition(":")[2].isdigit()):
-            raise UserError(f"--coordinator={coordinator}: accepted: a host and a port, such as 127.0.0.1:9876")
+        host, _, port = coordinator.rpartition(":")
+        if not (host and port.isdecimal() and 0 < int(port) < 65536):
+            raise UserError(f"--coordinator={coordinator}: accepted: a host and a port from 1 to 65535, such as "
+                            "127.0.0.1:9876")  # fmt: skip
         if not 0 <= index < count:
             raise UserError(f"--process_id={index}: accepted: 0 to {count - 1}, for --num_processes={count}")
         if count == 1:
             return False
+        _check_address(coordinator, leads=index == 0)
         arguments: dict[str, Any] = {"coordinator_address": coordinator, "num_processes": count, "process_id": index}
     elif by_slurm:
         arguments = {"cluster_detection_method": "slurm"}
@@ -65,16 +76,66 @@ def connect(
         return False
     if platform == "cpu":
         jax.config.update("jax_platforms", "cpu")
+    who = f"{count} processes at {coordinator}" if count else "the processes of this Slurm step or TPU slice"
+    leads = (index if count else variables.get("SLURM_PROCID")) in (0, "0")
     try:
-        jax.distributed.initialize(**arguments, heartbeat_timeout_seconds=HEARTBEAT_SECONDS)
+        with _patience(who, leads):
+            jax.distributed.initialize(
+                **arguments,
+                heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+                initialization_timeout=2 * CONNECT_SECONDS,  # past which jax aborts
+            )
     except RuntimeError as error:
         if "before any JAX" not in str(error):
-            raise
+            raise UserError(f"several processes: {who} can't be connected: {error}") from error
         raise UserError(
             "several processes: jax was asked for its devices before they were connected; name the accelerator "
             "behind the config (accelerator=cpu, gpu or tpu), for auto has to ask"
         ) from error
+    except KeyError as error:
+        raise UserError(f"several processes: {who} can't be connected: variable {error.args[0]} is missing") from error
+    except ValueError as error:
+        raise UserError(f"several processes: {who} can't be connected: {error}") from error
     return True
+
+
+def _check_address(coordinator: str, leads: bool) -> None:
+    """Raises UserError where the host is unknown, or its port taken, for which jax would crash or wait."""
+    host, _, port = coordinator.rpartition(":")
+    try:
+        socket.getaddrinfo(host.strip("[]"), int(port))
+    except (OSError, UnicodeError) as error:
+        raise UserError(f"--coordinator={coordinator}: host {host} is unknown: {reason(error)}") from error
+    if not leads:
+        return
+    both = socket.has_dualstack_ipv6()
+    family = socket.AF_INET6 if both else socket.AF_INET
+    try:
+        socket.create_server(("", int(port)), family=family, dualstack_ipv6=both).close()
+    except OSError as error:
+        raise UserError(f"--coordinator={coordinator}: port {port} can't be had: {reason(error)}") from error
+
+
+@contextlib.contextmanager
+def _patience(who: str, leads: bool) -> Iterator[None]:
+    """Says that this process waits, if it leads, and ends it where the others don't come, which jax does by a crash."""
+
+    def give_up() -> NoReturn:
+        print(f"error: several processes: {who}: not all came in {CONNECT_SECONDS} s, or the first can't be reached",
+              file=sys.stderr, flush=True)  # fmt: skip
+        os._exit(2)  # the main thread does not answer before jax's own deadline
+
+    timers = [threading.Timer(CONNECT_SECONDS, give_up)]
+    if leads:
+        timers.append(threading.Timer(QUIET_SECONDS, print, (f"waiting for {who}",), {"flush": True}))
+    for timer in timers:
+        timer.daemon = True
+        timer.start()
+    try:
+        yield
+    finally:
+        for timer in timers:
+            timer.cancel()
 
 
 class Agreement:

@@ -15,6 +15,7 @@ from safetensors import safe_open
 from experiments.restore import restore
 from genjax.train.export import export_program
 from tests.cli.commands import one_line, read, run_many, snapshot
+from tests.cli.storage import storage, why_not
 
 CHECK = """
 import sys
@@ -112,7 +113,23 @@ def test_what_is_refused(exported, tmp_path):
         (f"--workdir={workdir}", f"--out={folder}"): "is not an empty folder",
         (f"--workdir={tmp_path}/no", f"--out={tmp_path}/out"): "no such folder",
         (f"--workdir={workdir}", f"--out={tmp_path}/out", "--checkpoint=7"): "no checkpoint 7",
+        (f"--workdir={tmp_path}/no", f"--out={folder}/run.py/out"): "/run.py/out: Not a directory",
     }
     for answer, message in zip(run_many([("export", list(flags)) for flags in cases]), cases.values(), strict=True):
         assert message in one_line(answer)
     assert snapshot(folder) == before and not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(bool(why_not()), reason=why_not())
+def test_a_full_disk_leaves_nothing_and_the_same_command_works_once_there_is_room(exported, tmp_path):
+    workdir, whole = exported["vae"]
+    with storage(tmp_path / "drive") as drive:
+        command = ("export", [f"--workdir={workdir}", f"--out={drive.path}/out"])
+        drive.faults["full disk"]()
+        (answer,) = run_many([command])
+        assert "No space left on device" in one_line(answer)
+        assert os.listdir(drive.path) == ["filler"]
+        drive.remedies["full disk"]()
+        (answer,) = run_many([command])
+        assert answer.status == 0, answer
+        assert {"manifest.json", "weights.safetensors"} < set(os.listdir(drive.path / "out")) <= set(os.listdir(whole))
