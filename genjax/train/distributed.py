@@ -49,30 +49,14 @@ def connect(
       UserError: some of the three are missing or out of range, the address is of no use, Slurm's variables are not
         complete, or jax has been asked for its devices. Where others don't come, the process ends with status 2.
     """
-    given = {"coordinator": coordinator, "num_processes": count, "process_id": index}
     by_slurm = int(variables.get("SLURM_STEP_NUM_TASKS", "1")) > 1 and "SLURM_PROCID" in variables
     hosts = variables.get("TPU_WORKER_HOSTNAMES", "").split(",") if platform == "tpu" else []
-    if any(value is not None for value in given.values()):
-        missing = [f"--{name}" for name, value in given.items() if value is None]
-        if missing:
-            raise UserError(f"several processes: {', '.join(missing)} missing; --coordinator=HOST:PORT, "
-                            "--num_processes and --process_id belong together")  # fmt: skip
-        assert coordinator is not None and count is not None and index is not None
-        host, _, port = coordinator.rpartition(":")
-        if not (host and port.isdecimal() and 0 < int(port) < 65536):
-            raise UserError(f"--coordinator={coordinator}: accepted: a host and a port from 1 to 65535, such as "
-                            "127.0.0.1:9876")  # fmt: skip
-        if not 0 <= index < count:
-            raise UserError(f"--process_id={index}: accepted: 0 to {count - 1}, for --num_processes={count}")
-        if count == 1:
-            return False
-        _check_address(coordinator, leads=index == 0)
-        arguments: dict[str, Any] = {"coordinator_address": coordinator, "num_processes": count, "process_id": index}
-    elif by_slurm:
+    arguments: dict[str, Any] = _by_address(coordinator, count, index)
+    if arguments and count == 1:
+        return False
+    if not arguments and by_slurm:
         arguments = {"cluster_detection_method": "slurm"}
-    elif len(hosts) > 1:
-        arguments = {}
-    else:
+    elif not arguments and len(hosts) < 2:
         return False
     if platform == "cpu":
         jax.config.update("jax_platforms", "cpu")
@@ -97,6 +81,27 @@ def connect(
     except ValueError as error:
         raise UserError(f"several processes: {who} can't be connected: {error}") from error
     return True
+
+
+def _by_address(coordinator: str | None, count: int | None, index: int | None) -> dict[str, Any]:
+    """What jax is told of processes that are named by an address; empty where they are not."""
+    given = {"coordinator": coordinator, "num_processes": count, "process_id": index}
+    missing = [f"--{name}" for name, value in given.items() if value is None]
+    if len(missing) == len(given):
+        return {}
+    if missing:
+        raise UserError(f"several processes: {', '.join(missing)} missing; --coordinator=HOST:PORT, "
+                        "--num_processes and --process_id belong together")  # fmt: skip
+    assert coordinator is not None and count is not None and index is not None
+    host, _, port = coordinator.rpartition(":")
+    if not (host and port.isdecimal() and 0 < int(port) < 65536):
+        raise UserError(f"--coordinator={coordinator}: accepted: a host and a port from 1 to 65535, such as "
+                        "127.0.0.1:9876")  # fmt: skip
+    if not 0 <= index < count:
+        raise UserError(f"--process_id={index}: accepted: 0 to {count - 1}, for --num_processes={count}")
+    if count > 1:
+        _check_address(coordinator, leads=index == 0)
+    return {"coordinator_address": coordinator, "num_processes": count, "process_id": index}
 
 
 def _check_address(coordinator: str, leads: bool) -> None:
