@@ -62,6 +62,12 @@ def connect(
         jax.config.update("jax_platforms", "cpu")
     who = f"{count} processes at {coordinator}" if count else "the processes of this Slurm step or TPU slice"
     leads = (index if count else variables.get("SLURM_PROCID")) in (0, "0")
+    _start(arguments, who, leads)
+    return True
+
+
+def _start(arguments: dict[str, Any], who: str, leads: bool) -> None:
+    """Raises UserError with one line where jax has a traceback."""
     try:
         with _patience(who, leads):
             jax.distributed.initialize(
@@ -80,7 +86,6 @@ def connect(
         raise UserError(f"several processes: {who} can't be connected: variable {error.args[0]} is missing") from error
     except ValueError as error:
         raise UserError(f"several processes: {who} can't be connected: {error}") from error
-    return True
 
 
 def _by_address(coordinator: str | None, count: int | None, index: int | None) -> dict[str, Any]:
