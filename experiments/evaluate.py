@@ -39,14 +39,11 @@ def facts_of_training(path: Path) -> dict[str, Any]:
     Raises:
       UserError: it is damaged.
     """
-    from genjax.io.files import read_json
-    from genjax.types import UserError
+    from genjax.io.files import read_record
 
     if not path.exists():
         return {}
-    record = read_json(path)
-    if not isinstance(record, dict):
-        raise UserError(f"{path} is no record of an evaluation; is the file damaged?")
+    record = read_record(path)
     return {key: record[key] for key in ("finished", "rollbacks", "evaluation_seconds") if key in record}
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.sweep_same import as_begun
-from genjax.io.files import read_json, write_json
+from genjax.io.files import read_json, read_record, write_json
 from genjax.io.workdir import Workdir
 from genjax.sweep import Overrides, run_names
 from genjax.types import UserError
@@ -55,7 +55,7 @@ class SweepRun:
     def state(self) -> str:
         """One of ``STATES``: what the files in its folder say."""
         workdir = self.workdir
-        if workdir.evaluation.exists() and "finished" in read_json(workdir.evaluation):
+        if workdir.evaluation.exists() and "finished" in read_record(workdir.evaluation):
             return "finished"
         for state, path in (("stopped", workdir.stopped), ("diverged", workdir.diverged), ("failed", workdir.failure)):
             if path.exists():
@@ -71,7 +71,7 @@ class SweepRun:
         if (state := self.state) not in said:
             return ""
         path, key = said[state]
-        return read_json(path)[key]
+        return read_record(path, key)[key]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,7 +11,7 @@ from experiments.groups import own_interval
 from experiments.sweep_folder import ENDED, Sweep, SweepRun
 from experiments.sweep_same import base_of, completed
 from genjax.evaluators.verdict import mean_interval, smaller_is_better
-from genjax.io.files import read_json
+from genjax.io.files import read_record
 from genjax.io.writer import read_metrics
 from genjax.sweep import key_of
 from genjax.sweep.names import short_names
@@ -180,7 +180,7 @@ def _setting(outcomes: Sequence[Outcome], metric: str) -> Setting:
 def _own_interval(run: SweepRun, metric: str, value: float) -> tuple[float | None, float | None]:
     """That of a value in its evaluation's record; none where the record is of another, such as one made by hand."""
     short = metric.removeprefix("eval/")
-    for record in read_json(run.workdir.evaluation)["evaluators"].values():
+    for record in read_record(run.workdir.evaluation, "evaluators")["evaluators"].values():
         if short in record["scalars"] and math.isclose(record["scalars"][short], value, rel_tol=_SAME):
             return own_interval(record, short)
     return None, None

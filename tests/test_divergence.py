@@ -377,7 +377,8 @@ ENTRY = '{"to": 4, "seed": 5, "rate_factor": 0.5}'
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        *((text, r"is not {.*}; is the file damaged") for text in ("{}", "[]", "3", '{"rollbacks": 1}')),
+        *((text, "is no record with 'rollbacks'; is the file damaged") for text in ("{}", "[]", "3")),
+        ('{"rollbacks": 1}', "is not {.*}; is the file damaged"),
         ('{"rollbacks": [' + ENTRY + ', {"seed": 5, "rate_factor": 0.5}]}', "rollback 2 has no number 'to'"),
         ('{"rollbacks": [' + ENTRY.replace("5,", '"a",') + "]}", "rollback 1 has no number 'seed'"),
         ('{"rollbacks": [' + ENTRY.replace("0.5", "null") + "]}", "rollback 1 has no number 'rate_factor'"),

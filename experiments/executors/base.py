@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from experiments.sweep_folder import ENDED, Sweep, SweepRun
-from genjax.io.files import read_json, write_json
+from genjax.io.files import read_record, write_json
 from genjax.io.writer import read_metrics
 from genjax.types import UserError
 
@@ -144,7 +144,7 @@ def failed(run: SweepRun, reason: str, status: int) -> None:
 def attempts(run: SweepRun) -> int:
     """How often a run has failed."""
     path = run.workdir.failure
-    return read_json(path)["attempts"] if path.exists() else 0
+    return read_record(path, "attempts")["attempts"] if path.exists() else 0
 
 
 def stopped(run: SweepRun, verdict: Verdict) -> None:

@@ -115,6 +115,16 @@ def read_json(path: str | os.PathLike[str]) -> Any:
         raise UserError(f"{path} is not valid JSON: {error}") from error
 
 
+def read_record(path: str | os.PathLike[str], *members: str) -> dict[str, Any]:
+    """``read_json`` of an object that has the given members; UserError too where it is anything else."""
+    record = read_json(path)
+    missing = [name for name in members if not isinstance(record, dict) or name not in record]
+    if missing or not isinstance(record, dict):
+        what = f"no record with {', '.join(map(repr, missing))}" if missing else "no record"
+        raise UserError(f"{path} is {what}; is the file damaged?")
+    return record
+
+
 def fingerprint(path: Path) -> list[int]:
     """Size in bytes and CRC-32 of a file."""
     size = checksum = 0

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from genjax.io.difference import different
-from genjax.io.files import Place, decode_floats, encode_floats, read_json, remove_leftovers, write_json
+from genjax.io.files import Place, decode_floats, encode_floats, read_json, read_record, remove_leftovers, write_json
 from genjax.io.manifest import versions
 from genjax.types import UserError
 
@@ -148,9 +148,7 @@ class Workdir:
 
     def read_config(self) -> dict[str, Any]:
         """The config of the run, with the settings that have come since. Raises UserError where missing or corrupt."""
-        config = read_json(self.config)
-        if not isinstance(config, dict):
-            raise UserError(f"{self.config} is not a JSON object")
+        config = read_record(self.config)
         for section, settings in _ADDED.items():
             if section in config and isinstance(config[section], dict):
                 config[section] = {**settings, **config[section]}
@@ -262,8 +260,7 @@ def open_population(
 
 def members_of(folder: Path) -> list[str]:
     """The names of the members of the population in a folder. Raises UserError where its file is missing or corrupt."""
-    record = read_json(folder / POPULATION)
-    members = record.get("members") if isinstance(record, dict) else None
+    members = read_record(folder / POPULATION, "members")["members"]
     if not isinstance(members, list) or not members or not all(isinstance(name, str) for name in members):
         raise UserError(f'{folder / POPULATION} is not {{"members": [names]}}; is the file damaged?')
     return members

@@ -21,7 +21,7 @@ from jax.sharding import Mesh
 
 from genjax import rng, tree
 from genjax.families.base import TrainState
-from genjax.io.files import read_json, write_json
+from genjax.io.files import read_record, write_json
 from genjax.train.sharding import put, replicated
 from genjax.types import Array, Metrics, UserError
 
@@ -173,8 +173,7 @@ class Journal:
 
 
 def _entries(path: Path) -> list[dict[str, Any]]:
-    record = read_json(path)
-    entries = record.get("rollbacks") if isinstance(record, dict) else None
+    entries = read_record(path, "rollbacks")["rollbacks"]
     if not isinstance(entries, list):
         raise UserError(f'{path} is not {{"rollbacks": [...]}}; is the file damaged?')
     for number, entry in enumerate(entries, start=1):

@@ -17,9 +17,10 @@ from genjax import tree
 from genjax.evaluators.base import Report
 from genjax.families.base import TrainState
 from genjax.io.checkpoint import Checkpoints
+from genjax.io.files import read_record, write_json
 from genjax.io.images import save_png
 from genjax.io.leader import from_leader
-from genjax.io.workdir import Workdir, read_json, write_json
+from genjax.io.workdir import Workdir
 from genjax.io.writer import Silent, Writer
 from genjax.train.divergence import FLAG, HISTORY, Journal, first_flagged, reseeded
 from genjax.train.evaluation import context_of, evaluate, weights_of
@@ -75,8 +76,9 @@ class Member:
         self.journal = Journal(workdir.rollbacks, workdir.writes)
         self.history: deque[tuple[int, dict[str, float]]] = deque(maxlen=HISTORY)
         self.evaluated = self.setback = False
-        self.diverged = read_json(workdir.diverged)["message"] if name and workdir.diverged.exists() else ""
-        self.hopeless = ""
+        self.diverged = self.hopeless = ""
+        if name and workdir.diverged.exists():
+            self.diverged = read_record(workdir.diverged, "message")["message"]
 
     def say(self, line: str) -> None:
         self._say(f"{self.name}: {line}" if self.name else line)
@@ -136,7 +138,7 @@ class Member:
     @property
     def finished(self) -> bool:
         """Whether ``finish`` has written its record; an evaluation by hand writes one too, but not this mark."""
-        return self.workdir.evaluation.exists() and "finished" in read_json(self.workdir.evaluation)
+        return self.workdir.evaluation.exists() and "finished" in read_record(self.workdir.evaluation)
 
     def close(self) -> None:
         try:

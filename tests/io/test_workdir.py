@@ -16,6 +16,7 @@ import pytest
 
 import genjax
 from genjax.io import workdir as workdir_module
+from genjax.io.files import read_record
 from genjax.io.workdir import Workdir, describe_environment, open_population, read_json, write_json
 from genjax.types import UserError
 
@@ -135,7 +136,7 @@ def test_start_killed_before_its_config_was_written(tmp_path):
 def test_corrupt_config(tmp_path, text):
     (tmp_path / "config.json").write_text(text)
     for attempt in (lambda: Workdir.open(tmp_path), lambda: Workdir.open_for_training(tmp_path, CONFIG)):
-        with pytest.raises(UserError, match=r"config\.json is not") as caught:
+        with pytest.raises(UserError, match=r"config\.json is no(t valid| record)") as caught:
             attempt()
         assert "\n" not in str(caught.value)
     assert (tmp_path / "config.json").read_text() == text
@@ -182,7 +183,7 @@ def test_lock_names_its_holder_and_dies_with_it(tmp_path):
 def test_members_of_no_population(tmp_path, text):
     (tmp_path / "population.json").write_text(text)
     for attempt in (lambda: Workdir.open(tmp_path), lambda: open_population(tmp_path, {"seed=0": {}})):
-        with pytest.raises(UserError, match=r"population\.json is not .*; is the file damaged") as caught:
+        with pytest.raises(UserError, match=r"population\.json is no.*; is the file damaged") as caught:
             attempt()
         assert "\n" not in str(caught.value)
 
@@ -201,6 +202,19 @@ def test_write_json(tmp_path):
     with pytest.raises(UserError, match="cannot write"):
         write_json(path / "below", 1)
     assert path.read_text() == text and os.listdir(path.parent) == ["value.json"]
+
+
+@pytest.mark.parametrize("text", ["[]", "3", "null", '"text"', '{"a": 1}'])
+def test_a_record_of_another_kind_is_named(tmp_path, text):
+    path = tmp_path / "record.json"
+    path.write_text(text)
+    with pytest.raises(UserError, match=r"^\S+record\.json is no record with 'b', 'c'; is the file damaged\?$"):
+        read_record(path, "b", "c")
+    if text[0] == "{":
+        assert read_record(path) == read_record(path, "a") == {"a": 1}
+    else:
+        with pytest.raises(UserError, match=r"record\.json is no record; is the file damaged\?$"):
+            read_record(path)
 
 
 def test_environment(tmp_path, monkeypatch):
