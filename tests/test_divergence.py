@@ -227,7 +227,7 @@ def test_a_run_killed_while_it_gives_a_checkpoint_up_ends_the_same(twice, tmp_pa
 def test_parameters_that_are_not_finite_are_not_saved(tmp_path):
     """The metrics of a step are from before its update, so those of the next would have been the first to say so."""
     spoilt = lambda policy: poisoned(build.experiment(config_of(policy)), step=2 * SAVED, where=("params",))  # noqa: E731
-    told = rf"^step {2 * SAVED}: parameter_norm/vae nan; training stopped. The last checkpoint is step {SAVED};"
+    told = rf"^step {2 * SAVED}: largest_parameter/vae nan; training stopped. The last checkpoint is step {SAVED};"
     with pytest.raises(DivergedError, match=told):
         run(tmp_path / "stopped", spoilt("stop"))
     run(tmp_path / "recovered", spoilt("rollback"))
@@ -238,7 +238,7 @@ def test_parameters_that_are_not_finite_are_not_saved(tmp_path):
 
 def test_parameters_that_the_last_step_spoils_are_no_result(tmp_path):
     plan = poisoned(build.experiment(config_of("stop")), step=TOTAL, where=("params",))
-    with pytest.raises(DivergedError, match=rf"^step {TOTAL}: parameter_norm/vae nan"):
+    with pytest.raises(DivergedError, match=rf"^step {TOTAL}: largest_parameter/vae nan"):
         run(tmp_path / "run", plan)
     assert not (tmp_path / "run" / "evaluation.json").exists()
 

@@ -23,7 +23,7 @@ from genjax import rng, tree
 from genjax.families.base import TrainState
 from genjax.io.files import read_record, write_json
 from genjax.train.sharding import put, replicated
-from genjax.types import Array, Metrics, UserError
+from genjax.types import Array, Metrics, Params, UserError
 
 FLAG = "diverged"  # among the metrics of a step on the device
 HISTORY = 20  # steps whose metrics are evidence
@@ -84,18 +84,22 @@ def first_flagged(values: Mapping[str, np.ndarray], max_grad_norm: float = 0.0) 
 
 
 def unsound(state: TrainState, mesh: Mesh) -> dict[str, float]:
-    """The norms of the networks whose parameters are not finite, none where training can go on.
+    """The largest parameter of each network that has one which is not finite; empty where training can go on.
 
     A step's metrics are from before its update; for a state that is to be kept this looks at what the update made.
     """
-    norms = _norms(mesh)({name: state.params[name] for name in sorted(state.params)})
-    return {f"parameter_norm/{name}": float(value) for name, value in norms.items() if not np.isfinite(value)}
+    found = _largest(mesh)({name: state.params[name] for name in sorted(state.params)})
+    return {f"largest_parameter/{name}": float(value) for name, value in found.items() if not np.isfinite(value)}
 
 
 @functools.cache
-def _norms(mesh: Mesh) -> Callable[[Any], dict[str, Array]]:
-    norms = lambda params: {name: tree.norm(values) for name, values in params.items()}  # noqa: E731
-    return jax.jit(norms, out_shardings=replicated(mesh))
+def _largest(mesh: Mesh) -> Callable[[Any], dict[str, Array]]:
+    def largest(params: Params) -> Array:  # NaN where one of them is
+        sizes = [jnp.max(jnp.abs(leaf), initial=0).astype(jnp.float32) for leaf in jax.tree.leaves(params)]
+        return jnp.max(jnp.stack(sizes), initial=0)
+
+    every = lambda params: {name: largest(values) for name, values in params.items()}  # noqa: E731
+    return jax.jit(every, out_shardings=replicated(mesh))
 
 
 def evidence(

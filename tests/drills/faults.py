@@ -116,6 +116,17 @@ class _Run:
         _expect(started.answer(), 143, "")
         self.lost = max(self.lost, latest - earlier)
 
+    def flip_event(self) -> None:
+        self.terminate()
+        files = sorted(path for path in (self.folder / "tensorboard").iterdir() if path.stat().st_size)
+        chosen = self.rng.choice(files)
+        chosen.write_bytes(self._flipped(chosen.read_bytes()))
+        started = self.start()
+        started.process.send_signal(signal.SIGTERM)
+        answer = started.answer()
+        assert answer.status == 143 and len(answer.err.splitlines()) == 1, answer
+        assert f"{chosen.name} is damaged" in answer.err, answer
+
     def break_storage(self, fault: str) -> None:
         assert self.disk is not None
         step = self.kept()
@@ -157,6 +168,7 @@ def _others(run: _Run) -> list[_Fault]:
         ("kill -9, with the lock left behind", run.stale_lock, _STEPS),
         ("a checkpoint truncated", run.truncate, "that checkpoint: at most {} steps"),
         ("a bit of a checkpoint flipped", run.flip, "that checkpoint: at most {} steps"),
+        ("a bit of an event file flipped", run.flip_event, "one record of it; scalars are written anew"),
     ]
 
 
