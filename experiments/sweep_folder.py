@@ -48,8 +48,11 @@ class SweepRun:
     folder: Path
 
     path = property(lambda self: self.folder / self.name, doc="The work folder.")
-    workdir = property(lambda self: Workdir(self.path))
     log = property(lambda self: self.folder / LOGS / f"{self.name}.txt", doc="What its processes printed.")
+
+    @property
+    def workdir(self) -> Workdir:
+        return Workdir(self.path)
 
     @property
     def state(self) -> str:

@@ -7,18 +7,26 @@ changed since.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
+from genjax.io.workdir import Workdir
 from genjax.sweep import Overrides, key_of, unique
 from genjax.types import UserError
-
-if TYPE_CHECKING:
-    from experiments.sweep_folder import SweepRun
 
 _UNKNOWN = object()
 
 
-def as_begun(runs: Sequence[SweepRun], wanted: Sequence[Overrides]) -> list[Overrides]:
+class Run(Protocol):
+    """What is looked at of a run of a sweep."""
+
+    @property
+    def overrides(self) -> Overrides: ...
+
+    @property
+    def workdir(self) -> Workdir: ...
+
+
+def as_begun(runs: Sequence[Run], wanted: Sequence[Overrides]) -> list[Overrides]:
     """``wanted``, each as the run of a sweep that it is, if it is one, and each once.
 
     So ``{"rate": 0.1, "seed": 0}`` is the run ``{"rate": 0.1}`` where that was begun with the seed 0.
@@ -35,7 +43,7 @@ def as_begun(runs: Sequence[SweepRun], wanted: Sequence[Overrides]) -> list[Over
     return unique(found)
 
 
-def base_of(runs: Sequence[SweepRun], names: Iterable[str] = ()) -> dict[str, Any]:
+def base_of(runs: Sequence[Run], names: Iterable[str] = ()) -> dict[str, Any]:
     """What the config itself says, as far as begun runs show and agree on it.
 
     Args:
@@ -51,13 +59,13 @@ def base_of(runs: Sequence[SweepRun], names: Iterable[str] = ()) -> dict[str, An
     return {name: value for name, value in base.items() if name not in unsure}
 
 
-def completed(run: SweepRun, names: Iterable[str], base: Mapping[str, Any]) -> Overrides:
+def completed(run: Run, names: Iterable[str], base: Mapping[str, Any]) -> Overrides:
     """The values of the settings that a run trains with, less those that it neither overrides nor is known to have."""
     names = set(names)
     return {name: base[name] for name in names if name in base} | _own(run, names) | run.overrides
 
 
-def _own(run: SweepRun, names: set[str]) -> dict[str, Any]:
+def _own(run: Run, names: set[str]) -> dict[str, Any]:
     """What the config of a begun run says of settings that the run does not override."""
     # Where a run is trained may change from one command to the next, so what it began with tells nothing of others.
     names = {name for name in names - run.overrides.keys() if not name.startswith("accelerator.")}
