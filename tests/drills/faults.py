@@ -117,7 +117,7 @@ class _Run:
         self.lost = max(self.lost, latest - earlier)
 
     def flip_event(self) -> None:
-        self.terminate()
+        """Of what the faults before left; nothing runs between them."""
         files = sorted(path for path in (self.folder / "tensorboard").iterdir() if path.stat().st_size)
         chosen = self.rng.choice(files)
         chosen.write_bytes(self._flipped(chosen.read_bytes()))
