@@ -100,6 +100,8 @@ def test_a_sweep_whose_runs_are_preempted_killed_and_fail(tmp_path, config, slur
     assert submitting.returncode == 130 and f"scancel {array}_0 {array}_1 {array}_2" in said, (said, error)
 
     with sweep() as waiting:
+        assert waiting.stdout is not None
+        looked = waiting.stdout.readline()  # or it would take a run that is killed before for one to submit again
         wait(lambda: trained(second), logs)
         os.kill(int(re.findall(r"\d+", (second / ".lock").read_text())[0]), signal.SIGKILL)
         wait(lambda: trained(first), logs)
@@ -108,7 +110,7 @@ def test_a_sweep_whose_runs_are_preempted_killed_and_fail(tmp_path, config, slur
     assert waiting.returncode == 1 and "3 runs: 1 finished, 2 failed" in said, (said, error, logs())
     # The third fails at once, perhaps before the second command looks, which then tries it again.
     jobs = read(folder / "slurm" / "jobs.json")["jobs"]
-    assert re.search(r"^[23] runs have jobs in the queue already", said)
+    assert re.search(r"^[23] runs have jobs in the queue already", looked)
     assert all(jobs[name] == submitted["jobs"][name] for name in names[:2])
     assert f"seed=1: job {array}_0 was requeued" in said and "continuing from step" in logs()["seed=1.txt"]
     assert "failed: seed=2: killed by SIGKILL" in said and "continuing from step" not in logs()["seed=2.txt"]
